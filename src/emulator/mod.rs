@@ -1,0 +1,1 @@
+//! CSMS, IAM and the metadata service in one process, for the demo and the tests.

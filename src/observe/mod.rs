@@ -1,0 +1,3 @@
+//! What operators see: logs, metrics, health.
+
+pub mod metrics;
