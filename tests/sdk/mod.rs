@@ -1,1 +1,3 @@
 //! Tests of `sdk`.
+
+pub(crate) mod venv;
