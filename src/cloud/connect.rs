@@ -1,0 +1,247 @@
+//! Connections: TCP, a proxy's tunnel, TLS.
+
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::Uri;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::Service;
+
+use super::env::Env;
+use super::error::{ApiError, Kind};
+
+/// Time for one connection: name, TCP, proxy and TLS together.
+const CONNECT: Duration = Duration::from_secs(3);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens a byte stream to a URL's host and port.
+pub(super) type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Socket>> + Send + Sync>;
+
+/// Any byte stream.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// A byte stream, of a kind that only its dialler knows.
+pub(super) struct Socket(pub(super) Pin<Box<dyn Stream>>);
+
+/// Real ones.
+pub(super) fn tcp() -> Dial {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    Arc::new(move |uri| {
+        let mut connector = connector.clone();
+        Box::pin(async move {
+            std::future::poll_fn(|cx| connector.poll_ready(cx))
+                .await
+                .map_err(io::Error::other)?;
+            let stream = connector.call(uri).await.map_err(io::Error::other)?;
+            Ok(Socket(Box::pin(stream.into_inner())))
+        })
+    })
+}
+
+/// The ways out of this process.
+pub(super) struct Connectors {
+    /// To the cloud, through the proxy that the environment names.
+    pub(super) cloud: Connector,
+    /// To the metadata service, which no proxy can reach.
+    pub(super) direct: Connector,
+}
+
+impl Connectors {
+    pub(super) fn new(ca_bundle: Option<&Path>, env: &Env, dial: Dial) -> Result<Self, ApiError> {
+        let wrong = |text: String| ApiError::local("Connect", Kind::Configuration, text);
+        let mut tls = tls(ca_bundle).map_err(wrong)?;
+        let proxy_tls = Arc::new(tls.clone());
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let shared = Shared {
+            tls: Arc::new(tls),
+            proxy_tls,
+            dial,
+        };
+        let proxy = proxy(env).map_err(wrong)?;
+        Ok(Self {
+            cloud: Connector {
+                shared: shared.clone(),
+                proxy: proxy.map(Arc::new),
+            },
+            direct: Connector {
+                shared,
+                proxy: None,
+            },
+        })
+    }
+}
+
+/// `https://` URLs go through `HTTPS_PROXY` or `ALL_PROXY`, unless `NO_PROXY` names their host.
+/// Plain `http://` ones, which only an emulator has, go directly.
+fn proxy(env: &Env) -> Result<Option<Matcher>, String> {
+    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    let Some(name) = names.into_iter().find(|name| env.get(name).is_some()) else {
+        return Ok(None);
+    };
+    let text = env.get(name).unwrap_or_default();
+    let except = env.first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let everywhere = Matcher::builder().https(text.to_owned()).build();
+    let known = everywhere
+        .intercept(&Uri::from_static("https://example.com/"))
+        .is_some_and(|proxy| matches!(proxy.uri().scheme_str(), Some("http" | "https")));
+    if !known {
+        // the text may hold a password
+        return Err(format!(
+            "{name} is not the URL of an HTTP proxy; expected such as http://proxy.example:3128"
+        ));
+    }
+    let matcher = Matcher::builder()
+        .https(text.to_owned())
+        .no(except.to_owned())
+        .build();
+    Ok(Some(matcher))
+}
+
+fn tls(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    let Some(path) = ca_bundle else {
+        return Ok(builder
+            .with_platform_verifier()
+            .map_err(|error| {
+                format!("the system's certificate authorities cannot be used: {error}; install ca-certificates or set --ca-bundle")
+            })?
+            .with_no_client_auth());
+    };
+    let wrong = |why: String| format!("--ca-bundle {}: {why}", path.display());
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| wrong(format!("holds what is no authority: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("holds no certificate (expected PEM)".to_owned()));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[derive(Clone)]
+struct Shared {
+    tls: Arc<ClientConfig>,
+    /// For `https://` proxies: as `tls`, but these speak HTTP/1.1 only.
+    proxy_tls: Arc<ClientConfig>,
+    dial: Dial,
+}
+
+/// Connects for hyper's pool.
+#[derive(Clone)]
+pub(super) struct Connector {
+    shared: Shared,
+    proxy: Option<Arc<Matcher>>,
+}
+
+/// The way to the server, which is TLS or plain, over the way to a proxy, which is so too, or to
+/// the server itself.
+type Wire = MaybeHttpsStream<MaybeHttpsStream<TokioIo<Socket>>>;
+
+impl Service<Uri> for Connector {
+    type Response = Wire;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Wire, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Shared {
+            tls,
+            proxy_tls,
+            dial,
+        } = self.shared.clone();
+        let proxy = self.proxy.as_ref().and_then(|proxy| proxy.intercept(&uri));
+        let connecting: Self::Future = match proxy {
+            None => {
+                let plain = tower::service_fn(move |uri| {
+                    let socket = dial(uri);
+                    async move {
+                        Ok::<_, io::Error>(MaybeHttpsStream::Http(TokioIo::new(socket.await?)))
+                    }
+                });
+                HttpsConnector::from((plain, tls)).call(uri)
+            }
+            Some(proxy) => {
+                let dialler = tower::service_fn(move |uri| {
+                    let socket = dial(uri);
+                    async move { Ok::<_, io::Error>(TokioIo::new(socket.await?)) }
+                });
+                let to_proxy = HttpsConnector::from((dialler, proxy_tls));
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+                if let Some(auth) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(auth.clone());
+                }
+                HttpsConnector::from((tunnel, tls)).call(uri)
+            }
+        };
+        Box::pin(async move {
+            tokio::time::timeout(CONNECT, connecting)
+                .await
+                .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))?
+        })
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_shutdown(cx)
+    }
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}

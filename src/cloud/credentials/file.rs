@@ -1,0 +1,178 @@
+//! The credentials file of Huawei's SDKs: INI with a section `[basic]`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ini::Ini;
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use super::AccessKeys;
+
+/// What a file holds.
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    pub(super) keys: Arc<AccessKeys>,
+    pub(super) project: Option<String>,
+}
+
+/// A file that may change: a mounted Secret is swapped as a whole, an editor may write in parts.
+#[derive(Debug)]
+pub(super) struct CredentialsFile {
+    path: PathBuf,
+    last: Mutex<Option<(Stamp, Profile)>>,
+}
+
+/// Tells one state of a file from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl CredentialsFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            last: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file holds now; `None` where there is no file and never was a good one. A file
+    /// that went away or cannot be read any more leaves what it last held, and is read again at
+    /// the next call.
+    pub(super) async fn read(&self) -> Result<Option<Profile>, String> {
+        let mut last = self.last.lock().await;
+        let stamp = match self.stamp().await {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                return match &*last {
+                    Some((_, profile)) => Ok(Some(profile.clone())),
+                    None if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    None => Err(format!("{} cannot be read: {error}", self.path.display())),
+                };
+            }
+        };
+        if let Some((seen, profile)) = &*last
+            && *seen == stamp
+        {
+            return Ok(Some(profile.clone()));
+        }
+        match self.parse().await {
+            Ok(profile) => {
+                if last.is_some() {
+                    tracing::info!(path = %self.path.display(), "credentials file read again");
+                }
+                *last = Some((stamp, profile.clone()));
+                Ok(Some(profile))
+            }
+            Err(why) => match &*last {
+                Some((_, profile)) => {
+                    tracing::warn!(path = %self.path.display(), why, "credentials file is not usable; keeping what it held");
+                    Ok(Some(profile.clone()))
+                }
+                None => Err(format!("{}: {why}", self.path.display())),
+            },
+        }
+    }
+
+    async fn stamp(&self) -> std::io::Result<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = tokio::fs::metadata(&self.path).await?;
+        Ok(Stamp {
+            modified: metadata.modified().ok(),
+            length: metadata.len(),
+            inode: metadata.ino(),
+        })
+    }
+
+    async fn parse(&self) -> Result<Profile, String> {
+        let text = tokio::fs::read_to_string(&self.path)
+            .await
+            .map(Zeroizing::new)
+            .map_err(|error| format!("cannot be read: {error}"))?;
+        parse(&text)
+    }
+}
+
+/// Reads `[basic]`. Errors name lines and keys, never what they hold.
+fn parse(text: &str) -> Result<Profile, String> {
+    // secret keys may hold backslashes, so nothing is an escape
+    let ini = Ini::load_from_str_noescape(text)
+        .map_err(|error| format!("not INI (line {}, column {})", error.line, error.col))?;
+    let section = ini
+        .section(Some("basic"))
+        .ok_or("it has no section [basic]")?;
+    let get = |name: &str| {
+        section
+            .get(name)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    };
+    let need = |name: &str| get(name).ok_or(format!("[basic] has no {name}"));
+    Ok(Profile {
+        keys: Arc::new(AccessKeys::new(
+            need("ak")?,
+            need("sk")?,
+            get("security_token").map(str::to_owned),
+            None,
+        )),
+        project: get("project_id").map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdks_file_is_read() {
+        let text = "# own\n[global]\nak = G\n[basic]\nak = A\nsk = S/\\n+=\nsecurity_token = T\nproject_id = p1\n";
+        let profile = parse(text).unwrap();
+        assert_eq!(profile.keys.access_key(), "A");
+        assert_eq!(profile.keys.secret_key(), "S/\\n+=");
+        assert_eq!(profile.keys.security_token(), Some("T"));
+        assert_eq!(profile.project.as_deref(), Some("p1"));
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_without_its_keys() {
+        let cases = [
+            ("", "[basic]"),
+            ("[global]\nak=A\nsk=hunter2\n", "[basic]"),
+            ("[basic]\nsk=hunter2\n", "no ak"),
+            ("[basic]\nak=A\nsk=\n", "no sk"),
+            ("[basic]\nak=A\nhunter2\n", "line"),
+        ];
+        for (text, expected) in cases {
+            let why = parse(text).unwrap_err();
+            assert!(why.contains(expected) && !why.contains("hunter2"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_taken_up_and_a_broken_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let file = CredentialsFile::new(path.clone());
+        let key = async || {
+            let profile = file.read().await.unwrap().unwrap();
+            profile.keys.access_key().to_owned()
+        };
+        assert!(file.read().await.unwrap().is_none());
+        std::fs::write(&path, "[basic]\nak=one\nsk=s\n").unwrap();
+        assert_eq!(key().await, "one");
+        std::fs::write(&path, "[basic]\nak=two-half").unwrap();
+        assert_eq!(key().await, "one");
+        std::fs::write(&path, "[basic]\nak=two-half\nsk=s\n").unwrap();
+        assert_eq!(key().await, "two-half");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(key().await, "two-half");
+    }
+}

@@ -1,0 +1,184 @@
+//! Who signs: keys that a pod gives, or the process's own.
+
+mod agency;
+mod file;
+mod keys;
+mod own;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use url::Url;
+
+use super::env::Env;
+use super::error::{ApiError, Kind};
+use super::http;
+
+pub use keys::AccessKeys;
+
+/// Tells identities apart, and no more: what was fetched for one is never given to another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Identity(Who);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Who {
+    /// SHA-256 over the keys.
+    Keys([u8; 32]),
+    /// The process's own, by the sources that it may use.
+    Own(&'static str),
+}
+
+impl Identity {
+    fn keys(hash: [u8; 32]) -> Self {
+        Self(Who::Keys(hash))
+    }
+}
+
+impl fmt::Debug for Identity {
+    /// The beginning of the hash is enough to tell two apart, and too little to guess keys with.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Who::Keys([a, b, c, d, ..]) => write!(f, "Identity({a:02x}{b:02x}{c:02x}{d:02x})"),
+            Who::Own(name) => write!(f, "Identity({name})"),
+        }
+    }
+}
+
+/// Where the process's own credentials may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// `HUAWEICLOUD_SDK_AK`, `HUAWEICLOUD_SDK_SK`, `HUAWEICLOUD_SDK_SECURITY_TOKEN`.
+    Environment,
+    /// `HUAWEICLOUD_SDK_CREDENTIALS_FILE`, else `~/.huaweicloud/credentials`.
+    File,
+    /// The agency of the ECS node, by the metadata service.
+    Agency,
+}
+
+impl Source {
+    /// All, in the order in which they are asked.
+    pub const ALL: [Self; 3] = [Self::Environment, Self::File, Self::Agency];
+
+    /// As in flags, errors and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Agency => "agency",
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|source| source.name() == text)
+            .ok_or_else(|| format!("{text:?} is none of environment, file, agency"))
+    }
+}
+
+/// A handle on somebody's keys. Clones are the same identity and share what was fetched; what
+/// works in the background ends with the last of them.
+#[derive(Clone)]
+pub struct Credentials(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    keys: Keys,
+}
+
+enum Keys {
+    Fixed(Arc<AccessKeys>, &'static str),
+    Own(own::Own),
+}
+
+impl Credentials {
+    /// Keys that never change, such as those of a `nodePublishSecretRef`; `source` names them in
+    /// errors.
+    pub fn fixed(keys: AccessKeys, source: &'static str) -> Self {
+        Self(Arc::new(Inner {
+            identity: keys.identity(),
+            keys: Keys::Fixed(Arc::new(keys), source),
+        }))
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Where the keys come from: for the process's own the source in use, or `own` while none is.
+    pub fn source(&self) -> &'static str {
+        match &self.0.keys {
+            Keys::Fixed(_, source) => source,
+            Keys::Own(own) => own.source(),
+        }
+    }
+
+    /// Keys that are good now.
+    ///
+    /// # Errors
+    /// [`Kind::Credentials`] with the source and what to do.
+    pub async fn keys(&self, deadline: Instant) -> Result<Arc<AccessKeys>, ApiError> {
+        match &self.0.keys {
+            Keys::Fixed(keys, _) => Ok(Arc::clone(keys)),
+            Keys::Own(own) => own.keys(deadline).await,
+        }
+    }
+
+    /// Whether there are other keys now that the service refused these as expired.
+    pub(super) async fn renew(
+        &self,
+        refused: &AccessKeys,
+        deadline: Instant,
+    ) -> Result<bool, ApiError> {
+        match &self.0.keys {
+            Keys::Fixed(..) => Ok(false),
+            Keys::Own(own) => own.renew(refused, deadline).await,
+        }
+    }
+
+    /// The project that comes with the keys, if any.
+    pub(super) async fn project(&self, deadline: Instant) -> Result<Option<String>, ApiError> {
+        match &self.0.keys {
+            Keys::Fixed(..) => Ok(None),
+            Keys::Own(own) => own.project(deadline).await,
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("identity", self.identity())
+            .field("source", &self.source())
+            .finish()
+    }
+}
+
+/// See [`super::Cloud::own_credentials`].
+pub(super) fn own(
+    sender: http::Shared,
+    metadata: Url,
+    env: &Env,
+    only: Option<Source>,
+) -> Result<Credentials, ApiError> {
+    Ok(Credentials(Arc::new(Inner {
+        identity: Identity(Who::Own(only.map_or("own", Source::name))),
+        keys: Keys::Own(own::Own::new(sender, metadata, env, only)?),
+    })))
+}
+
+/// A failure of a source, which names it.
+fn failed(source: Source, why: &str) -> ApiError {
+    ApiError::local(
+        "GetCredentials",
+        Kind::Credentials,
+        format!("credentials from {}: {why}", source.name()),
+    )
+}
