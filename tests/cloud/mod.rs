@@ -1,1 +1,4 @@
 //! Tests of `cloud`.
+
+mod signing;
+mod wire;
