@@ -16,6 +16,8 @@ mod limit;
 pub mod region;
 mod retry;
 pub mod sign;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -25,6 +25,8 @@ use crate::clock::{Clock, Jitter};
 use crate::observe::metrics::{CallLabels, CloudMetrics, OperationLabels};
 
 mod failure;
+#[cfg(test)]
+mod tests;
 
 /// Time for one attempt, from the connection to the last byte of the answer.
 const ATTEMPT: Duration = Duration::from_secs(8);
