@@ -4,6 +4,8 @@ mod agency;
 mod file;
 mod keys;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
