@@ -1,1 +1,305 @@
-//! The client over real sockets.
+//! The client over real sockets: TLS, HTTP/2, certificate authorities, proxies.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::serve::Listener;
+use dew_provider::clock::{Clock, Jitter};
+use dew_provider::cloud::{
+    AccessKeys, ApiError, Caller, Cloud, Config, Credentials, Env, Kind, SecretVersion, Source,
+};
+use dew_provider::observe::metrics::CloudMetrics;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::server::TlsStream;
+
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// Answers every request with a version, and notes the HTTP version, host and path.
+fn app(seen: Seen) -> Router {
+    Router::new().fallback(async move |request: Request| {
+        let host = request
+            .uri()
+            .authority()
+            .map(ToString::to_string)
+            .or_else(|| Some(request.headers().get("host")?.to_str().ok()?.to_owned()));
+        seen.lock().unwrap().push(format!(
+            "{:?} {} {}",
+            request.version(),
+            host.unwrap_or_default(),
+            request.uri().path()
+        ));
+        r#"{"version":{"version_metadata":{"id":"v1","create_time":1},"secret_string":"value"}}"#
+    })
+}
+
+struct TlsListener {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let Ok((stream, peer)) = self.tcp.accept().await else {
+                continue;
+            };
+            // a client that does not trust us ends here
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// A CSMS with TLS for `localhost`, and a folder with its certificate.
+struct Server {
+    port: u16,
+    seen: Seen,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(protocols: &[&str]) -> Self {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), cert.pem()).unwrap();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let tls = TlsAcceptor::from(Arc::new(config));
+        let seen = Seen::default();
+        let app = app(Arc::clone(&seen));
+        tokio::spawn(async move { axum::serve(TlsListener { tcp, tls }, app).await });
+        Self { port, seen, dir }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            csms_endpoint: Some(format!("https://localhost:{}", self.port)),
+            ca_bundle: Some(self.ca()),
+            ..Config::default()
+        }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// A proxy that knows CONNECT, and notes each.
+async fn proxy() -> (String, Seen) {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = tcp.accept().await {
+            let noted = Arc::clone(&noted);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let target = head.split(' ').nth(1).unwrap().to_owned();
+                noted.lock().unwrap().push(head);
+                let mut server = TcpStream::connect(target).await.unwrap();
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    (format!("http://user:pass@{address}"), seen)
+}
+
+fn client(config: Config, env: &[(&str, &str)]) -> Result<Cloud, ApiError> {
+    Cloud::new(
+        config,
+        &Env::from_pairs(env.iter().copied()),
+        Clock::system(),
+        Jitter::seeded(1),
+        CloudMetrics::default(),
+    )
+}
+
+async fn show(cloud: &Cloud) -> Result<SecretVersion, ApiError> {
+    let caller = Caller {
+        region: "cn-north-4".parse().unwrap(),
+        project: Some("p1".into()),
+        credentials: Credentials::fixed(AccessKeys::new("AK", "SK", None, None), "test"),
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    cloud
+        .show_secret_version(&caller, "db", "v1", deadline)
+        .await
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_it_is_offered() {
+    for (protocols, version) in [
+        (&["h2", "http/1.1"][..], "HTTP/2.0"),
+        (&["http/1.1"], "HTTP/1.1"),
+    ] {
+        let server = Server::start(protocols).await;
+        let cloud = client(server.config(), &[]).unwrap();
+        assert_eq!(show(&cloud).await.unwrap().value.bytes().expose(), b"value");
+        let line = format!(
+            "{version} localhost:{} /v1/p1/secrets/db/versions/v1",
+            server.port
+        );
+        assert_eq!(server.seen(), [line]);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_authority_is_final() {
+    let server = Server::start(&["h2"]).await;
+    let stranger = Server::start(&["h2"]).await;
+    let config = Config {
+        ca_bundle: Some(stranger.ca()),
+        ..server.config()
+    };
+    let error = show(&client(config, &[]).unwrap()).await.unwrap_err();
+    assert_eq!((error.kind, error.attempts), (Kind::Connect, 1));
+    assert!(error.message.contains("--ca-bundle"), "{error}");
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_ca_bundle_that_is_none_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let cases = [
+        (dir.path().join("missing"), "No such file"),
+        (bad("empty", ""), "no certificate"),
+        (bad("text", "hello\n"), "no certificate"),
+        (bad("broken", broken), "no authority"),
+    ];
+    for (path, expected) in cases {
+        let name = path.display().to_string();
+        let config = Config {
+            ca_bundle: Some(path),
+            ..Config::default()
+        };
+        let error = client(config, &[]).unwrap_err();
+        assert_eq!(error.kind, Kind::Configuration);
+        for part in ["--ca-bundle", name.as_str(), expected] {
+            assert!(error.message.contains(part), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn https_goes_through_the_proxy_unless_no_proxy_names_the_host() {
+    let server = Server::start(&["h2"]).await;
+    for name in ["https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        let (proxy, tunnels) = proxy().await;
+        show(&client(server.config(), &[(name, &proxy)]).unwrap())
+            .await
+            .unwrap();
+        let tunnels = tunnels.lock().unwrap().clone();
+        assert_eq!(tunnels.len(), 1, "{name}");
+        let connect = format!("CONNECT localhost:{} HTTP/1.1\r\n", server.port);
+        assert!(tunnels[0].starts_with(&connect), "{}", tunnels[0]);
+        let authorization = "proxy-authorization: basic dxnlcjpwyxnz";
+        assert!(
+            tunnels[0].to_lowercase().contains(authorization),
+            "{}",
+            tunnels[0]
+        );
+    }
+    let (proxy, tunnels) = proxy().await;
+    let env = [
+        ("HTTPS_PROXY", proxy.as_str()),
+        ("NO_PROXY", "example.com, localhost"),
+    ];
+    show(&client(server.config(), &env).unwrap()).await.unwrap();
+    assert!(tunnels.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_of_another_kind_is_refused_without_its_password() {
+    for bad in [
+        "socks5://user:hunter2@proxy:1080",
+        "ftp://hunter2",
+        "hunter2 hunter2",
+    ] {
+        let error = client(Config::default(), &[("HTTPS_PROXY", bad)]).unwrap_err();
+        assert_eq!(error.kind, Kind::Configuration);
+        assert!(error.message.contains("HTTPS_PROXY"), "{error}");
+        assert!(!error.message.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_metadata_service_is_never_asked_through_a_proxy() {
+    let server = Server::start(&["h2"]).await;
+    let (proxy, tunnels) = proxy().await;
+    let config = Config {
+        metadata_endpoint: Some(format!("https://localhost:{}", server.port)),
+        ..server.config()
+    };
+    let cloud = client(config, &[("ALL_PROXY", &proxy)]).unwrap();
+    let own = cloud
+        .own_credentials(&Env::default(), Some(Source::Agency))
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let error = own.keys(deadline).await.unwrap_err();
+    assert!(error.message.contains("not what is promised"), "{error}");
+    assert_eq!(
+        server.seen().len(),
+        2,
+        "a session token and keys were asked for"
+    );
+    assert!(tunnels.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn connections_are_kept_for_later_calls() {
+    let (proxy, tunnels) = proxy().await;
+    let server = Server::start(&["h2", "http/1.1"]).await;
+    let cloud = client(server.config(), &[("HTTPS_PROXY", &proxy)]).unwrap();
+    for _ in 0..5 {
+        show(&cloud).await.unwrap();
+    }
+    assert_eq!(tunnels.lock().unwrap().len(), 1);
+}
