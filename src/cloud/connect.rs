@@ -123,12 +123,19 @@ fn tls(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;
     let Some(path) = ca_bundle else {
-        return Ok(builder
-            .with_platform_verifier()
-            .map_err(|error| {
-                format!("the system's certificate authorities cannot be used: {error}; install ca-certificates or set --ca-bundle")
-            })?
-            .with_no_client_auth());
+        // a machine without authorities can still talk to an emulator over plain HTTP
+        let system = builder.clone().with_platform_verifier().map_err(|error| {
+            tracing::warn!(
+                %error,
+                "no certificate authorities: https endpoints will be refused; install ca-certificates or set --ca-bundle"
+            );
+        });
+        return Ok(match system {
+            Ok(builder) => builder.with_no_client_auth(),
+            Err(()) => builder
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth(),
+        });
     };
     let wrong = |why: String| format!("--ca-bundle {}: {why}", path.display());
     let mut roots = RootCertStore::empty();

@@ -32,7 +32,7 @@ pub(super) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     ))
 }
 
-/// Request lines and headers as the server got them.
+/// Requests as the server got them.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -110,10 +110,10 @@ async fn serve(mut stream: DuplexStream, log: Log, handler: Handler) {
                 return;
             }
         }
-        buffer.drain(..body);
+        let sent = String::from_utf8(buffer.drain(..body).collect()).unwrap();
         let number = {
             let mut log = log.0.lock().unwrap();
-            log.push(head.clone());
+            log.push(format!("{head}{sent}"));
             log.len() - 1
         };
         match handler(number, &head) {

@@ -1,4 +1,5 @@
 //! A Python with Huawei's official SDK, made once per machine.
+#![allow(clippy::expect_used)] // helpers of tests too
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

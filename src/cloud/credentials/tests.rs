@@ -104,7 +104,8 @@ async fn a_token_that_ended_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_without_agency_or_service_is_not_configured() {
-    let cases: [(fn() -> Reply, &str); 4] = [
+    type Case = (fn() -> Reply, &'static str);
+    let cases: [Case; 4] = [
         (
             || reply(401, "", "Please configure Cloud Service Agency first"),
             "no agency",

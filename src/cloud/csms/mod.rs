@@ -1,6 +1,9 @@
 //! Calls of CSMS v1 (Huawei's Go SDK, `services/csms/v1`).
 
 mod calls;
+mod request;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use serde::{Deserialize, Serialize};

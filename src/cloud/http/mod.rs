@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request};
+use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::answer::{Answer, Failure};
 use super::connect::{Connector, Connectors};
@@ -20,22 +17,20 @@ use super::credentials::{AccessKeys, Credentials};
 use super::error::{ApiError, Kind};
 use super::limit::Limit;
 use super::retry::{Again, Budget, TRIES, backoff_limit};
-use super::sign::{self, Parts};
 use crate::clock::{Clock, Jitter};
 use crate::observe::metrics::{CallLabels, CloudMetrics, OperationLabels};
 
+mod body;
 mod failure;
+mod request;
 #[cfg(test)]
 mod tests;
 
+pub(super) use body::json;
+use request::{host, request};
+
 /// Time for one attempt, from the connection to the last byte of the answer.
 const ATTEMPT: Duration = Duration::from_secs(8);
-
-/// Longest answer that is read. A value has at most 32 KiB, a page of a list 50 items.
-const ANSWER_LIMIT: usize = 1 << 20;
-
-/// Not signed, since proxies may change it.
-const USER_AGENT: &str = concat!("dew-provider/", env!("CARGO_PKG_VERSION"));
 
 /// One call of an API.
 pub(super) struct Call<'a> {
@@ -296,7 +291,7 @@ impl Sender {
             Ok(Answer {
                 status: parts.status,
                 headers: parts.headers,
-                body: read_body(body).await?,
+                body: body::read(body).await?,
             })
         };
         tokio::time::timeout_at(until, exchange)
@@ -315,127 +310,6 @@ struct Seen {
     operation: &'static str,
     host: String,
     tries: u32,
-}
-
-/// Host and port as the `Host` header has them.
-pub(super) fn host(base: &Url) -> String {
-    base[url::Position::BeforeHost..url::Position::AfterPort].to_owned()
-}
-
-/// Reads JSON, with an error that quotes nothing of it.
-pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "fields are missing or of the wrong type",
-            serde_json::error::Category::Eof => "the JSON is cut off",
-            _ => "not JSON",
-        };
-        format!("{what} (line {}, column {})", error.line(), error.column())
-    })
-}
-
-/// The signed request.
-fn request(
-    call: &Call<'_>,
-    keys: &AccessKeys,
-    project: Option<&str>,
-    now: Timestamp,
-) -> Result<Request<Full<Bytes>>, Failure> {
-    let wrong = |what: &str| {
-        let text = format!("{what} cannot be sent in a header");
-        Failure::local(Kind::Credentials, Again::Never, text)
-    };
-    let host = host(call.base);
-    let path: String = call
-        .path
-        .iter()
-        .flat_map(|segment| ["/".to_owned(), sign::encode(segment)])
-        .collect();
-    let mut headers = vec![("content-type", "application/json"), ("host", &host)];
-    headers.extend(project.map(|project| ("x-project-id", project)));
-    headers.extend(
-        keys.security_token()
-            .map(|token| ("x-security-token", token)),
-    );
-    let parts = Parts {
-        method: call.method.as_str(),
-        path: &path,
-        query: call.query,
-        headers: &headers,
-    };
-    let signature = sign::sign(
-        &parts,
-        &call.body,
-        keys.access_key(),
-        keys.secret_key(),
-        now,
-    );
-
-    let mut url = format!("{}://{host}{path}", call.base.scheme());
-    if !call.query.is_empty() {
-        url.push('?');
-        url.push_str(&sign::canonical_query(call.query));
-    }
-    let uri: Uri = url.parse().map_err(|_| {
-        let text = "the request has no valid URL";
-        Failure::local(Kind::Configuration, Again::Never, text)
-    })?;
-    let mut request = Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = uri;
-    let map = request.headers_mut();
-    map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    // hyper writes Host, or :authority, from the URL
-    for (name, value) in headers.into_iter().filter(|(name, _)| *name != "host") {
-        let mut value = HeaderValue::from_str(value).map_err(|_| wrong(name))?;
-        value.set_sensitive(name == "x-security-token");
-        map.insert(HeaderName::from_static(name), value);
-    }
-    let date = HeaderValue::from_str(&signature.date).map_err(|_| wrong("x-sdk-date"))?;
-    map.insert(HeaderName::from_static("x-sdk-date"), date);
-    let mut authorization =
-        HeaderValue::from_str(&signature.authorization).map_err(|_| wrong("the access key"))?;
-    authorization.set_sensitive(true);
-    map.insert(header::AUTHORIZATION, authorization);
-    Ok(request)
-}
-
-/// The whole body, in memory that is wiped; it grows without leaving copies behind.
-async fn read_body(mut body: hyper::body::Incoming) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let broken = |text: String| Failure::local(Kind::Malformed, Again::IfIdempotent, text);
-    let too_long = || {
-        let text = format!("the answer is longer than {ANSWER_LIMIT} bytes");
-        Failure::local(Kind::Malformed, Again::Never, text)
-    };
-    let expected = hyper::body::Body::size_hint(&body).lower();
-    let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-    if expected > ANSWER_LIMIT {
-        return Err(too_long());
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.max(4096)));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            broken(format!(
-                "the answer broke off after {} bytes: {}",
-                bytes.len(),
-                failure::chain(&error)
-            ))
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let needed = bytes.len() + data.len();
-        if needed > ANSWER_LIMIT {
-            return Err(too_long());
-        }
-        if needed > bytes.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed * 2));
-            larger.extend_from_slice(&bytes);
-            bytes = larger;
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes)
 }
 
 impl Failure {

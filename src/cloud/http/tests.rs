@@ -319,3 +319,30 @@ fn another_secret_key_or_token_is_another_identity() {
     assert_ne!(identity("s", None), identity("s", Some("t")));
     assert_ne!(identity("sk", Some("t")), identity("s", Some("kt")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_counted() {
+    let (cloud, _) = cloud(&Env::default(), |n, _| match n {
+        0 => reply(429, "", ""),
+        1 => reply(502, "", ""),
+        _ => version("v1"),
+    });
+    show(&cloud, seconds(45)).await.unwrap();
+    let metrics = &cloud.0.sender.metrics;
+    let operation = "ShowSecretVersion";
+    let outcomes = ["ok", "throttled", "server"];
+    let counts = outcomes.map(|outcome| {
+        metrics
+            .calls
+            .get_or_create(&CallLabels { operation, outcome })
+            .get()
+    });
+    assert_eq!(counts, [1, 1, 1]);
+    assert_eq!(
+        metrics
+            .retries
+            .get_or_create(&OperationLabels { operation })
+            .get(),
+        2
+    );
+}
