@@ -2,14 +2,24 @@
 //! Huawei Cloud CSMS.
 //!
 //! The way of a Mount: [`socket`] accepts the driver's connection, [`provider`] takes the request
-//! through its seven steps, asking [`store`] for versions of secrets, which asks [`cloud`].
-//! Dependencies point down only: `provider → store → cloud`.
+//! through its steps, asking [`store`] for versions of secrets, which asks [`cloud`].
+//! Dependencies point down only: `provider → store → cloud`. [`kube`] and [`observe`] stand at the
+//! side, [`serve`] puts all together. [`emulator`] and [`driver`] are the two ends of the world
+//! for the demo and the tests.
 
+pub mod cli;
 pub mod clock;
 pub mod cloud;
 pub mod driver;
 pub mod emulator;
+pub mod flight;
+pub mod interval;
+pub mod kube;
+pub mod lint;
 pub mod observe;
 pub mod proto;
+pub mod provider;
 pub mod secret;
+pub mod serve;
 pub mod socket;
+pub mod store;

@@ -74,6 +74,19 @@ impl Region {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether Huawei's SDKs know it to have CSMS.
+    pub fn is_known(&self) -> bool {
+        CSMS.contains(&self.as_str())
+    }
+
+    /// The known region that it is most likely a misspelling of.
+    pub fn nearest_known(&self) -> &'static str {
+        let likeness = |known: &str| strsim::jaro_winkler(known, &self.0);
+        CSMS.into_iter()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+            .unwrap_or(CSMS[0])
+    }
 }
 
 impl FromStr for Region {
@@ -150,15 +163,10 @@ impl Endpoints {
             let first = endpoint.split(',').next().unwrap_or(endpoint).trim();
             return base(&variable, &with_scheme(first));
         }
-        if CSMS.contains(&region.as_str()) {
+        if region.is_known() {
             return base("region", &format!("https://kms.{region}.myhuaweicloud.com"));
         }
-        let nearest = CSMS
-            .iter()
-            .max_by(|a, b| {
-                strsim::jaro_winkler(a, &region.0).total_cmp(&strsim::jaro_winkler(b, &region.0))
-            })
-            .unwrap_or(&"cn-north-4");
+        let nearest = region.nearest_known();
         Err(ApiError::local(
             "ResolveEndpoint",
             Kind::Configuration,

@@ -1,0 +1,33 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+pub mod lint;
+pub mod secret;
+pub mod serve;
+
+const EXAMPLE: &str = "\
+Examples:
+  dew-provider demo                        see a mount, a new version and an outage, without a cluster
+  dew-provider lint my-class.yaml          check manifests before they are applied
+  dew-provider help serve                  all flags of the provider";
+
+/// A Secrets Store CSI provider for Huawei Cloud CSMS.
+#[derive(Debug, Parser)]
+#[command(name = "dew-provider", version, about, max_term_width = 100, after_help = EXAMPLE)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the Secrets Store CSI Driver on this node
+    Serve(Box<serve::ServeArgs>),
+    /// Check SecretProviderClasses and ServiceAccounts in files
+    Lint(lint::LintArgs),
+    /// Create, read and list secrets in CSMS
+    Secret(Box<secret::SecretArgs>),
+}

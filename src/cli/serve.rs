@@ -1,0 +1,226 @@
+//! `dew-provider serve`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::clock::{Clock, Jitter};
+use crate::cloud::{self, Env, Region};
+use crate::interval::RotationPollInterval;
+use crate::observe::{self, LogFormat};
+use crate::provider::authorize::AllowListMode;
+use crate::serve::{self, Config, Outside};
+
+const EXAMPLE: &str = "\
+Example, without a cluster, against the emulator of `dew-provider emulate`:
+  HUAWEICLOUD_SDK_AK=… HUAWEICLOUD_SDK_SK=… dew-provider serve \\
+    --socket-dir /tmp/providers --service-account-allow-list off --region cn-north-4 \\
+    --csms-endpoint http://127.0.0.1:7780 --iam-endpoint http://127.0.0.1:7780";
+
+/// Flags of `serve`. Each is an environment variable too.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLE)]
+pub struct ServeArgs {
+    /// Folder in which the driver looks for providers' sockets
+    #[arg(
+        long,
+        env = "DEW_SOCKET_DIR",
+        default_value = "/var/run/secrets-store-csi-providers",
+        value_name = "DIR"
+    )]
+    pub socket_dir: PathBuf,
+
+    /// Names under which SecretProviderClasses find this provider, parted by commas
+    #[arg(long = "provider-name", env = "DEW_PROVIDER_NAME", default_value = "cce", value_delimiter = ',', value_parser = provider_name, value_name = "NAME")]
+    pub provider_names: Vec<String>,
+
+    /// Region of SecretProviderClasses that name none, such as cn-north-4
+    #[arg(long, env = "DEW_REGION")]
+    pub region: Option<Region>,
+
+    /// Project id of that region; without it IAM is asked once
+    #[arg(long, env = "DEW_PROJECT_ID", value_name = "ID")]
+    pub project_id: Option<String>,
+
+    /// How old the latest version may be in pods that run: 1m to 1440m
+    #[arg(
+        long,
+        env = "DEW_ROTATION_POLL_INTERVAL",
+        default_value_t,
+        value_name = "MINUTES"
+    )]
+    pub rotation_poll_interval: RotationPollInterval,
+
+    /// Whether the ServiceAccount's annotation cce.io/dew-resource must list the secrets
+    #[arg(
+        long,
+        env = "DEW_SERVICE_ACCOUNT_ALLOW_LIST",
+        value_enum,
+        default_value_t,
+        value_name = "MODE"
+    )]
+    pub service_account_allow_list: AllowListMode,
+
+    /// Kubeconfig file; without it the pod's own ServiceAccount is used
+    #[arg(long, env = "DEW_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// How to reach Huawei Cloud
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+
+    /// Address of /livez, /readyz and /metrics
+    #[arg(
+        long,
+        env = "DEW_ADMIN_ADDRESS",
+        default_value = "0.0.0.0:8989",
+        value_name = "IP:PORT"
+    )]
+    pub admin_address: SocketAddr,
+
+    /// Whether log lines are for people or JSON
+    #[arg(
+        long,
+        env = "DEW_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+
+    /// Lowest level that is logged; by module too, such as info,dew_provider::cloud=debug
+    #[arg(
+        long,
+        env = "DEW_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub log_level: String,
+}
+
+/// Flags of every command that calls Huawei Cloud.
+#[derive(Args, Clone, Debug)]
+pub struct CloudArgs {
+    /// URL of CSMS instead of the region's; {region} in it is filled in
+    #[arg(long, env = "DEW_CSMS_ENDPOINT", value_name = "URL")]
+    pub csms_endpoint: Option<String>,
+
+    /// URL of IAM instead of the region's; {region} in it is filled in
+    #[arg(long, env = "DEW_IAM_ENDPOINT", value_name = "URL")]
+    pub iam_endpoint: Option<String>,
+
+    /// URL of the ECS metadata service instead of http://169.254.169.254
+    #[arg(long, env = "DEW_METADATA_ENDPOINT", value_name = "URL")]
+    pub metadata_endpoint: Option<String>,
+
+    /// PEM file of the only certificate authorities to trust, instead of the system's
+    #[arg(long, env = "DEW_CA_BUNDLE", value_name = "FILE")]
+    pub ca_bundle: Option<PathBuf>,
+
+    /// CSMS calls per second; the account's limit is 20 for all nodes together
+    #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_name = "N")]
+    pub csms_qps: NonZeroU32,
+
+    /// CSMS calls that may be made at once after a quiet time
+    #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_name = "N")]
+    pub csms_burst: NonZeroU32,
+}
+
+impl From<CloudArgs> for cloud::Config {
+    fn from(args: CloudArgs) -> Self {
+        Self {
+            csms_endpoint: args.csms_endpoint,
+            iam_endpoint: args.iam_endpoint,
+            metadata_endpoint: args.metadata_endpoint,
+            ca_bundle: args.ca_bundle,
+            qps: args.csms_qps,
+            burst: args.csms_burst,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the provider from starting.
+pub async fn run(args: ServeArgs) -> Result<()> {
+    observe::init_logs(args.log_format, &args.log_level)
+        .map_err(|error| anyhow!("--log-level {:?}: {error}", args.log_level))?;
+    refuse_core_dumps();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let outside = Outside {
+        env: Env::from_process(),
+        clock: Clock::system(),
+        jitter: Jitter::from_system(),
+        kube: kube_config(&args).await?,
+    };
+    let config = Config {
+        socket_dir: args.socket_dir,
+        provider_names: args.provider_names,
+        region: args.region,
+        project: args.project_id,
+        interval: args.rotation_poll_interval,
+        allow_list: args.service_account_allow_list,
+        cloud: args.cloud.into(),
+        admin_address: Some(args.admin_address),
+    };
+    let running = serve::start(config, outside).await?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM"),
+        _ = interrupt.recv() => info!("SIGINT"),
+    }
+    running.stop().await;
+    Ok(())
+}
+
+async fn kube_config(args: &ServeArgs) -> Result<Option<kube::Config>> {
+    let mode = args.service_account_allow_list;
+    match (crate::kube::config(args.kubeconfig.as_deref()).await, mode) {
+        (Ok(config), _) => Ok(Some(config)),
+        (Err(why), AllowListMode::Off) if args.kubeconfig.is_none() => {
+            warn!(
+                %why,
+                "without Kubernetes, volumeAttributes of pods can override region, project and credentials"
+            );
+            Ok(None)
+        }
+        (Err(why), _) => Err(anyhow!(
+            "--service-account-allow-list {mode} needs Kubernetes, and there is no connection: {why}. \
+             Run in a pod, give --kubeconfig, or set --service-account-allow-list off"
+        )),
+    }
+}
+
+/// A core file would hold every secret.
+fn refuse_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        warn!(%error, "core files could not be limited to nothing");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "the process could not be made undumpable");
+    }
+}
+
+/// The driver's own rule for names (v1.6.0, provider_client.go).
+fn provider_name(name: &str) -> Result<String, String> {
+    let fits = (1..=30).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if fits {
+        Ok(name.to_owned())
+    } else {
+        Err("must be 1 to 30 letters, digits, _ or -".into())
+    }
+}

@@ -1,0 +1,184 @@
+//! The gRPC service that the driver calls, and the way of a Mount through its steps.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::Instant;
+use tonic::{Request as Grpc, Response, Status};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::observe::metrics::{Metrics, MountLabels};
+use crate::proto::csi_driver_provider_server::CsiDriverProvider;
+use crate::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
+use crate::store::Store;
+
+pub mod authorize;
+pub mod error;
+pub mod fetch;
+pub mod files;
+pub mod paths;
+pub mod request;
+pub mod resolve;
+pub mod secrets;
+pub mod select;
+pub mod spec;
+mod spec_cache;
+pub mod volumes;
+
+use authorize::Authorizer;
+use error::{MountError, Reason};
+use request::Request;
+use resolve::Resolver;
+use spec_cache::SpecCache;
+use volumes::{VolumeId, Volumes};
+
+/// The provider. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Provider(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    authorizer: Authorizer,
+    resolver: Resolver,
+    store: Store,
+    specs: SpecCache,
+    volumes: Volumes,
+    metrics: Arc<Metrics>,
+}
+
+impl Provider {
+    /// Puts the parts together; `interval` is `rotation_poll_interval`.
+    pub fn new(
+        authorizer: Authorizer,
+        resolver: Resolver,
+        store: Store,
+        interval: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (specs, volumes) = (SpecCache::default(), Volumes::new(interval));
+        Self(Arc::new(Parts {
+            authorizer,
+            resolver,
+            store,
+            specs,
+            volumes,
+            metrics,
+        }))
+    }
+
+    /// Forgets what belonged to pods that are gone. To be called now and then.
+    pub fn sweep(&self) {
+        self.0.store.sweep();
+        self.0.volumes.sweep();
+    }
+}
+
+impl Parts {
+    /// The way of a Mount: each step takes what the one before it gave.
+    async fn mount(&self, request: Request) -> Result<(MountResponse, bool), MountError> {
+        let volume = VolumeId::of(&request);
+        let default_mode = request.default_mode;
+        let spec = self.specs.get(&request)?;
+        let authorized = self
+            .authorizer
+            .authorize(request, spec, self.volumes.max_age(&volume))
+            .await?;
+        let plan = self.resolver.resolve(&authorized)?;
+        let max_ages = self.volumes.max_ages(&volume, &plan.keys);
+        let fetched = fetch::fetch(&plan, &max_ages, &self.store).await?;
+        let response = files::files(fetched, default_mode)?;
+        Ok((response, self.volumes.filled(volume, &plan.keys)))
+    }
+
+    async fn answer(&self, message: Grpc<MountRequest>) -> Result<MountResponse, MountError> {
+        let begun = Instant::now();
+        let request = Request::parse(message.get_ref(), message.metadata());
+        let span = match &request {
+            Ok(r) => {
+                info_span!("mount", pod = %format_args!("{}/{}", r.pod.namespace, r.pod.name), class = r.class)
+            }
+            Err(_) => info_span!("mount"),
+        };
+        async {
+            let result = match request {
+                Ok(request) => self.mount(request).await,
+                Err(error) => Err(error),
+            };
+            self.record(begun, &result);
+            result.map(|(response, _)| response)
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// One log line and one count for every Mount; a repeated one is only worth a debug line.
+    fn record(&self, begun: Instant, result: &Result<(MountResponse, bool), MountError>) {
+        let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+        let (outcome, reason) = match result {
+            Ok((response, true)) => {
+                info!(files = response.files.len(), milliseconds, versions = %Versions(response), "mounted");
+                ("ok", "none")
+            }
+            Ok((response, false)) => {
+                debug!(files = response.files.len(), milliseconds, versions = %Versions(response), "mounted again");
+                ("ok", "none")
+            }
+            Err(error) => {
+                warn!(reason = error.reason.label(), milliseconds, %error, "mount failed");
+                ("error", error.reason.label())
+            }
+        };
+        self.metrics
+            .mounts
+            .get_or_create(&MountLabels { outcome, reason })
+            .inc();
+        self.metrics
+            .mount_seconds
+            .observe(begun.elapsed().as_secs_f64());
+    }
+}
+
+#[tonic::async_trait]
+impl CsiDriverProvider for Provider {
+    async fn version(&self, _: Grpc<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
+        Ok(Response::new(VersionResponse {
+            version: "v1alpha1".into(),
+            runtime_name: env!("CARGO_PKG_NAME").into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+        }))
+    }
+
+    async fn mount(&self, request: Grpc<MountRequest>) -> Result<Response<MountResponse>, Status> {
+        // A panic is this request's failure, not the process's. Its message is not shown: it may
+        // quote what was being worked on.
+        let work = std::panic::AssertUnwindSafe(self.0.answer(request)).catch_unwind();
+        match work.await {
+            Ok(answer) => Ok(Response::new(answer?)),
+            Err(_) => {
+                error!("a mount panicked");
+                let labels = MountLabels {
+                    outcome: "error",
+                    reason: "panic",
+                };
+                self.0.metrics.mounts.get_or_create(&labels).inc();
+                let message = "dew-provider failed inside: a bug, please report it with its log";
+                Err(MountError::new(Reason::Internal, message).into())
+            }
+        }
+    }
+}
+
+/// File paths and versions of an answer, for the log.
+struct Versions<'a>(&'a MountResponse);
+
+impl fmt::Display for Versions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, object) in self.0.object_version.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{}={}", object.id, object.version)?;
+        }
+        Ok(())
+    }
+}

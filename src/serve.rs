@@ -1,0 +1,242 @@
+//! The provider as a process: puts the parts together, runs them, drains them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::clock::{Clock, Jitter};
+use crate::cloud::{self, Cloud, Env, Region};
+use crate::interval::RotationPollInterval;
+use crate::kube::{Accounts, Classes};
+use crate::observe::admin::{self, Admin};
+use crate::observe::metrics::Metrics;
+use crate::observe::{Latch, Readiness};
+use crate::proto::csi_driver_provider_server::CsiDriverProviderServer;
+use crate::provider::Provider;
+use crate::provider::authorize::{AllowListMode, Authorizer};
+use crate::provider::resolve::Resolver;
+use crate::socket;
+use crate::store::Store;
+
+/// How long mounts in flight may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often what belonged to pods that are gone is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Largest message that is read; the steps behind have tighter limits and tell them better.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// What the process is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the sockets.
+    pub socket_dir: PathBuf,
+    /// Names under which SecretProviderClasses find this provider: one socket each.
+    pub provider_names: Vec<String>,
+    /// Region of SecretProviderClasses that name none.
+    pub region: Option<Region>,
+    /// Project of that region; looked up by IAM where none is given.
+    pub project: Option<String>,
+    /// How old `latest` may be in a volume that is mounted.
+    pub interval: RotationPollInterval,
+    /// Whether ServiceAccounts' lists decide.
+    pub allow_list: AllowListMode,
+    /// How to reach the cloud.
+    pub cloud: cloud::Config,
+    /// Where `/livez`, `/readyz` and `/metrics` are; nowhere if `None`.
+    pub admin_address: Option<SocketAddr>,
+}
+
+/// What comes from outside, so that tests decide it.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Environment variables.
+    pub env: Env,
+    /// The date.
+    pub clock: Clock,
+    /// Randomness.
+    pub jitter: Jitter,
+    /// The API server, if there is one.
+    pub kube: Option<kube::Config>,
+}
+
+/// A provider that runs. It has to be stopped with [`Running::stop`]; a drop cancels it.
+#[derive(Debug)]
+pub struct Running {
+    /// The sockets that drivers connect to.
+    pub sockets: Vec<PathBuf>,
+    /// Where the admin pages are.
+    pub admin_address: Option<SocketAddr>,
+    /// The families that `/metrics` prints.
+    pub metrics: Arc<Metrics>,
+    /// What is still awaited.
+    pub readiness: Readiness,
+    stop: CancellationToken,
+    _background: tokio_util::sync::DropGuard,
+    tasks: TaskTracker,
+}
+
+/// Starts everything. When this returns, the sockets accept.
+///
+/// # Errors
+/// What is wrong with the configuration, or with a folder or address.
+pub async fn start(config: Config, outside: Outside) -> Result<Running> {
+    let metrics = Metrics::new();
+    let readiness = Readiness::default();
+    let starting = readiness.latch("the provider's socket");
+    let stop = CancellationToken::new();
+    let background = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let Outside {
+        env,
+        clock,
+        jitter,
+        kube,
+    } = outside;
+
+    let cloud = Cloud::new(config.cloud, &env, clock, jitter, metrics.cloud.clone())?;
+    let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
+    let kube = match kube {
+        Some(kube) => Some(watch_kube(kube, &readiness, &background)?),
+        None => None,
+    };
+    let accounts = kube.as_ref().map(|(_, accounts)| accounts.clone());
+    let provider = Provider::new(
+        Authorizer::new(config.allow_list, kube),
+        resolver,
+        Store::new(cloud, &metrics),
+        config.interval.into(),
+        Arc::clone(&metrics),
+    );
+
+    // All sockets first: what cannot be bound should stop the start, not half of it.
+    let mut sockets = Vec::new();
+    let mut bound = Vec::new();
+    for name in &config.provider_names {
+        let path = config.socket_dir.join(format!("{name}.sock"));
+        bound.push(socket::bind(&path)?);
+        sockets.push(path);
+    }
+    let Some(first) = sockets.first().cloned() else {
+        bail!("no provider name is given")
+    };
+    for listener in bound {
+        let service = CsiDriverProviderServer::new(provider.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let server = Server::builder()
+            .add_service(service)
+            .serve_with_incoming_shutdown(listener.incoming(), stop.clone().cancelled_owned());
+        tasks.spawn(async move {
+            if let Err(error) = server.await {
+                warn!(%error, "a socket's server ended");
+            }
+        });
+    }
+
+    let admin_address = match config.admin_address {
+        Some(address) => {
+            let admin = Admin {
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+                socket: first,
+            };
+            Some(serve_admin(address, admin, background.clone()).await?)
+        }
+        None => None,
+    };
+    spawn_until(&background, async move {
+        let mut ticks = interval(SWEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            provider.sweep();
+            if let Some(accounts) = &accounts {
+                accounts.sweep();
+            }
+        }
+    });
+    drop(starting);
+    for socket in &sockets {
+        info!(socket = %socket.display(), interval = %config.interval, allow_list = %config.allow_list, "ready for the driver");
+    }
+    let _background = background.drop_guard();
+    Ok(Running {
+        sockets,
+        admin_address,
+        metrics,
+        readiness,
+        stop,
+        _background,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Stops accepting, lets mounts in flight end, for at most 20 s.
+    pub async fn stop(self) {
+        let _stopping: Latch = self.readiness.latch("the end: the process is stopping");
+        self.stop.cancel();
+        self.tasks.close();
+        info!("stopping: no new mounts, those in flight may end");
+        if timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            warn!("mounts were still in flight after {DRAIN:?}; kubelet repeats them");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn watch_kube(
+    config: kube::Config,
+    readiness: &Readiness,
+    background: &CancellationToken,
+) -> Result<(Classes, Accounts)> {
+    let client = kube::Client::try_from(config).context("the Kubernetes client cannot be made")?;
+    let (classes, watch) = Classes::watch(client.clone());
+    spawn_until(background, watch);
+    let latch = readiness.latch("the API server: first list of SecretProviderClasses");
+    let awaited = classes.clone();
+    spawn_until(background, async move {
+        awaited.ready().await;
+        drop(latch);
+    });
+    Ok((classes, Accounts::new(client)))
+}
+
+async fn serve_admin(
+    address: SocketAddr,
+    admin: Admin,
+    stop: CancellationToken,
+) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--admin-address {address} cannot be bound"))?;
+    let address = listener.local_addr()?;
+    spawn_until(&stop, async move {
+        // axum's accept loop has no end of its own.
+        let _ = axum::serve(listener, admin::router(admin)).await;
+    });
+    Ok(address)
+}
+
+/// Runs a task that ends with the process or the `Running`.
+fn spawn_until(
+    stop: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<Option<()>> {
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(work).await })
+}

@@ -1,0 +1,299 @@
+//! What this node knows: versions of secrets, by who asked for them.
+//!
+//! One fetch at a time per key, however many pods ask. What is held expires by the age that the
+//! asker accepts, not by a time of its own, and is dropped when nobody used it for a day or the
+//! bound on bytes is reached.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+
+use crate::cloud::error::{ApiError, Kind};
+use crate::cloud::{Caller, Cloud, Identity, Region, SecretValue};
+use crate::flight::{Flights, Lost};
+use crate::observe::metrics::{Metrics, StoreLabels};
+
+/// Unused for this long, a value is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most bytes of values, with an allowance for what is kept around each.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+const ENTRY_OVERHEAD: usize = 512;
+/// What one fetch may take, whoever started it.
+const FETCH_BUDGET: Duration = Duration::from_secs(45);
+
+/// Which version of a secret is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// The service's `latest`.
+    Latest,
+    /// A version by its id, `v1`, `v2`, …; its value never changes.
+    Version(String),
+    /// Whichever version holds this stage.
+    Stage(String),
+}
+
+/// What a value is kept under. The identity is part of it: nothing fetched for one is served to
+/// another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    identity: Identity,
+    region: Region,
+    project: Option<String>,
+    /// Name of the secret.
+    pub secret: String,
+    /// Which version.
+    pub selector: Selector,
+}
+
+impl Key {
+    /// The key of a secret as `caller` sees it.
+    pub fn new(caller: &Caller, secret: &str, selector: &Selector) -> Self {
+        Self {
+            identity: caller.credentials.identity().clone(),
+            region: caller.region.clone(),
+            project: caller.project.clone(),
+            secret: secret.to_owned(),
+            selector: selector.clone(),
+        }
+    }
+}
+
+/// A version of a secret with its value.
+#[derive(Debug)]
+pub struct Version {
+    /// `v1`, `v2`, ….
+    pub id: String,
+    /// When it was made, in milliseconds since 1970.
+    pub create_time: i64,
+    /// Its value.
+    pub value: SecretValue,
+}
+
+struct Held {
+    version: Arc<Version>,
+    /// When the fetch that confirmed it began.
+    checked: Instant,
+    used: Instant,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.version.value.bytes().len() + ENTRY_OVERHEAD
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    held: HashMap<Key, Held>,
+    bytes: usize,
+}
+
+/// The store. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    cloud: Cloud,
+    shelf: Mutex<Shelf>,
+    flights: Flights<Key, Result<Arc<Version>, ApiError>>,
+    max_bytes: usize,
+    requests: Family<StoreLabels, Counter>,
+    size: Gauge,
+}
+
+impl Store {
+    /// An empty store that asks `cloud`.
+    pub fn new(cloud: Cloud, metrics: &Metrics) -> Self {
+        Self::with_max_bytes(cloud, metrics, MAX_BYTES)
+    }
+
+    /// The same with another bound on the bytes held.
+    pub fn with_max_bytes(cloud: Cloud, metrics: &Metrics, max_bytes: usize) -> Self {
+        Self(Arc::new(Inner {
+            cloud,
+            shelf: Mutex::default(),
+            flights: Flights::default(),
+            max_bytes,
+            requests: metrics.store.clone(),
+            size: metrics.store_bytes.clone(),
+        }))
+    }
+
+    /// What is held for `key`, if it was confirmed within `max_age`; `None` accepts any age.
+    pub fn peek(&self, key: &Key, max_age: Option<Duration>) -> Option<Arc<Version>> {
+        let now = Instant::now();
+        let mut shelf = self.0.shelf();
+        let held = shelf.held.get_mut(key)?;
+        if max_age.is_some_and(|max| now.duration_since(held.checked) > max) {
+            return None;
+        }
+        held.used = now;
+        let version = Arc::clone(&held.version);
+        drop(shelf);
+        self.0.count("hit");
+        Some(version)
+    }
+
+    /// The version for `key`: what is held if it is fresh enough, else what the cloud answers.
+    ///
+    /// # Errors
+    /// Those of the calls to the cloud, and [`Kind::Timeout`] at `deadline`.
+    pub async fn get(
+        &self,
+        caller: &Caller,
+        key: Key,
+        max_age: Option<Duration>,
+        deadline: Instant,
+    ) -> Result<Arc<Version>, ApiError> {
+        if let Some(version) = self.peek(&key, max_age) {
+            return Ok(version);
+        }
+        let call = Arc::clone(&self.0).fetch(caller.clone(), key.clone());
+        let (answer, joined) = self.0.flights.run(key, deadline, call).await;
+        let result = answer.unwrap_or_else(|lost| Err(lost_error(lost)));
+        self.0.count(match (&result, joined) {
+            (Err(_), _) => "failed",
+            (Ok(_), true) => "joined",
+            (Ok(_), false) => "fetched",
+        });
+        result
+    }
+
+    /// Drops what nobody used for a day. To be called now and then.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut shelf = self.0.shelf();
+        shelf.retain(|held| now.duration_since(held.used) < FORGET_AFTER);
+        self.0.size.set(shelf.bytes as i64);
+    }
+}
+
+impl Inner {
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, result: &'static str) {
+        self.requests.get_or_create(&StoreLabels { result }).inc();
+    }
+
+    async fn fetch(self: Arc<Self>, caller: Caller, key: Key) -> Result<Arc<Version>, ApiError> {
+        let begun = Instant::now();
+        let deadline = begun + FETCH_BUDGET;
+        let version = match &key.selector {
+            Selector::Latest => self.show(&caller, &key.secret, "latest", deadline).await?,
+            Selector::Version(id) => self.show(&caller, &key.secret, id, deadline).await?,
+            Selector::Stage(stage) => {
+                let stage = self
+                    .cloud
+                    .show_secret_stage(&caller, &key.secret, stage, deadline)
+                    .await?;
+                // The stage's holder is known now; its value never changes, so any age will do.
+                let id = stage.version_id;
+                let of_holder = Key {
+                    selector: Selector::Version(id.clone()),
+                    ..key.clone()
+                };
+                let known = self
+                    .shelf()
+                    .held
+                    .get(&of_holder)
+                    .map(|h| Arc::clone(&h.version));
+                match known {
+                    Some(version) => version,
+                    None => self.show(&caller, &key.secret, &id, deadline).await?,
+                }
+            }
+        };
+        self.keep(key, Arc::clone(&version), begun);
+        Ok(version)
+    }
+
+    async fn show(
+        &self,
+        caller: &Caller,
+        secret: &str,
+        version: &str,
+        deadline: Instant,
+    ) -> Result<Arc<Version>, ApiError> {
+        let answer = self
+            .cloud
+            .show_secret_version(caller, secret, version, deadline)
+            .await?;
+        let id = answer.metadata.id;
+        if version != "latest" && id != version {
+            let message = format!("asked for version {version}, got {id}");
+            return Err(ApiError::local(
+                "ShowSecretVersion",
+                Kind::Malformed,
+                message,
+            ));
+        }
+        Ok(Arc::new(Version {
+            id,
+            create_time: answer.metadata.create_time,
+            value: answer.value,
+        }))
+    }
+
+    fn keep(&self, key: Key, version: Arc<Version>, checked: Instant) {
+        let held = Held {
+            version,
+            checked,
+            used: Instant::now(),
+        };
+        let mut shelf = self.shelf();
+        shelf.bytes += held.bytes();
+        if let Some(old) = shelf.held.insert(key, held) {
+            shelf.bytes -= old.bytes();
+        }
+        shelf.shrink(self.max_bytes);
+        self.size.set(shelf.bytes as i64);
+    }
+}
+
+impl Shelf {
+    fn retain(&mut self, keep: impl Fn(&Held) -> bool) {
+        self.held.retain(|_, held| keep(held));
+        self.bytes = self.held.values().map(Held::bytes).sum();
+    }
+
+    /// Drops what was not used for longest. Reached only by misuse, so its cost does not matter.
+    fn shrink(&mut self, max_bytes: usize) {
+        while self.bytes > max_bytes && self.held.len() > 1 {
+            let oldest = self
+                .held
+                .iter()
+                .min_by_key(|(_, h)| h.used)
+                .map(|(key, _)| key.clone());
+            if let Some(old) = oldest.and_then(|key| self.held.remove(&key)) {
+                self.bytes -= old.bytes();
+            }
+        }
+    }
+}
+
+fn lost_error(lost: Lost) -> ApiError {
+    let (kind, message) = match lost {
+        Lost::Late => (
+            Kind::Timeout,
+            "no answer within the time that the mount had left",
+        ),
+        Lost::Panicked => (
+            Kind::Server,
+            "dew-provider failed inside: a bug, please report it",
+        ),
+    };
+    ApiError::local("ShowSecretVersion", kind, message)
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
