@@ -374,3 +374,6 @@ fn string(left: usize, coded: bool, of: Of) -> Block {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
