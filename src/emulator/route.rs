@@ -1,0 +1,59 @@
+//! Which call of the cloud a request is.
+
+use percent_encoding::percent_decode_str;
+
+/// A call, as its operation is named in the API, and what its path names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) operation: &'static str,
+    pub(super) project: Option<String>,
+    pub(super) secret: Option<String>,
+    /// Version id or stage name.
+    pub(super) item: Option<String>,
+}
+
+/// The call behind a method and a path, if the cloud has one.
+pub(super) fn route(method: &str, raw_path: &str) -> Option<Route> {
+    let path: Vec<String> = raw_path
+        .trim_matches('/')
+        .split('/')
+        .map(|part| percent_decode_str(part).decode_utf8().map(Into::into))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let plain = |operation| Route {
+        operation,
+        ..Route::default()
+    };
+    let (project, rest) = match path.as_slice() {
+        ["v3", "projects"] if method == "GET" => return Some(plain("KeystoneListProjects")),
+        ["v1", project, "secrets", rest @ ..] => (*project, rest),
+        _ => return None,
+    };
+    let (operation, secret, item) = match (method, rest) {
+        ("POST", []) => ("CreateSecret", None, None),
+        ("GET", []) => ("ListSecrets", None, None),
+        ("GET", [name]) => ("ShowSecret", Some(name), None),
+        ("PUT", [name]) => ("UpdateSecret", Some(name), None),
+        ("DELETE", [name]) => ("DeleteSecret", Some(name), None),
+        ("POST", [name, "versions"]) => ("CreateSecretVersion", Some(name), None),
+        ("GET", [name, "versions"]) => ("ListSecretVersions", Some(name), None),
+        ("GET", [name, "versions", id]) => ("ShowSecretVersion", Some(name), Some(id)),
+        ("GET", [name, "stages", stage]) => ("ShowSecretStage", Some(name), Some(stage)),
+        ("PUT", [name, "stages", stage]) => ("UpdateSecretStage", Some(name), Some(stage)),
+        ("DELETE", [name, "stages", stage]) => ("DeleteSecretStage", Some(name), Some(stage)),
+        ("POST", [name, "scheduled-deleted-tasks", "create"]) => {
+            ("DeleteSecretForSchedule", Some(name), None)
+        }
+        ("POST", [name, "scheduled-deleted-tasks", "cancel"]) => {
+            ("RestoreSecret", Some(name), None)
+        }
+        _ => return None,
+    };
+    Some(Route {
+        operation,
+        project: Some(project.to_owned()),
+        secret: secret.map(|name| (*name).to_owned()),
+        item: item.map(|item| (*item).to_owned()),
+    })
+}

@@ -1,0 +1,230 @@
+//! HTTP/1.1 on the wire: hyper's connections below axum, so that a fault can break one.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, DATE};
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::routing::{get, put};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::answer::{Answer, Refused};
+use super::auth::Received;
+use super::cloud::{Cloud, REQUEST_ID, Seen};
+use super::faults::{Fault, Reset, take};
+use super::route::route;
+use super::{control, metadata};
+
+/// Longest signed body that the gateway takes.
+const MAX_BODY: usize = 12 * 1024 * 1024;
+
+pub(super) fn router(cloud: Arc<Cloud>) -> Router {
+    control::router()
+        .route("/meta-data/latest/api/token", put(metadata::token))
+        .route("/openstack/latest/securitykey", get(metadata::security_key))
+        .route("/openstack/latest/meta_data.json", get(metadata::meta_data))
+        .fallback(api)
+        .with_state(cloud)
+}
+
+/// Everything that is signed.
+async fn api(State(cloud): State<Arc<Cloud>>, request: Request) -> Response<Body> {
+    let request_id = format!("{:032x}", fastrand::u128(..));
+    let (head, body) = request.into_parts();
+    let Some(route) = route(head.method.as_str(), head.uri.path()) else {
+        let message = "The API does not exist or has not been published";
+        let answer = Answer::error(StatusCode::NOT_FOUND, "APIG.0101", message, &request_id);
+        return write(&cloud, answer, &Fault::default(), &request_id);
+    };
+    let region = route.project.as_deref().and_then(|id| cloud.region(id));
+    let fault = take(&mut cloud.lock().faults, &route, region).unwrap_or_default();
+    let body = to_bytes(Body::new(body), MAX_BODY).await;
+    if let Some(delay) = fault.delay_ms {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let mut access_key = None;
+    let answer = match (fault.answer(&request_id), body) {
+        (Some(answer), _) => answer,
+        (None, Err(_)) => {
+            let message = "The request body is larger than 12 MB or cannot be read";
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            Answer::error(status, "APIG.0201", message, &request_id)
+        }
+        (None, Ok(body)) => {
+            let received = Received {
+                method: head.method.as_str(),
+                path: head.uri.path(),
+                query: head.uri.query().unwrap_or_default(),
+                headers: &head.headers,
+                body: &body,
+            };
+            cloud
+                .call(&route, &received, &fault, &mut access_key)
+                .unwrap_or_else(
+                    |Refused {
+                         status,
+                         code,
+                         message,
+                     }| { Answer::error(status, code, &message, &request_id) },
+                )
+        }
+    };
+    let status = if fault.reset {
+        0
+    } else {
+        answer.status.as_u16()
+    };
+    if cloud.config.log_calls {
+        tracing::info!(operation = route.operation, status, request_id, "call");
+    }
+    let response = write(&cloud, answer, &fault, &request_id);
+    cloud.lock().calls.add(Seen {
+        operation: route.operation,
+        project: route.project,
+        secret: route.secret,
+        version: route.item,
+        status,
+        access_key,
+        request_id,
+    });
+    response
+}
+
+fn write(cloud: &Cloud, answer: Answer, fault: &Fault, request_id: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (REQUEST_ID, request_id),
+        (DATE.as_str(), &cloud.date(fault)),
+    ] {
+        if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), value.parse()) {
+            headers.insert(name, value);
+        }
+    }
+    let Some(body) = answer.body else {
+        return response;
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fault.spoil(response, body.to_string().into())
+}
+
+/// Takes connections until `stop`; then those in flight finish their request.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    connections: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let reset = Arc::new(AtomicBool::new(false));
+    let wire = Wire {
+        stream,
+        reset: reset.clone(),
+    };
+    let service = service_fn(move |request| {
+        let (router, reset) = (router.clone(), reset.clone());
+        async move {
+            let response = router
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never: Infallible| match never {});
+            if response.extensions().get::<Reset>().is_some() {
+                reset.store(true, Ordering::Relaxed);
+                return Err(io::Error::other("reset on demand"));
+            }
+            Ok(response)
+        }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(wire), service);
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// A TCP stream that is reset, not closed, when `reset` was set before its end.
+struct Wire {
+    stream: TcpStream,
+    reset: Arc<AtomicBool>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.reset.load(Ordering::Relaxed) {
+            // Where it fails the peer sees an orderly close without an answer.
+            let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.reset.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(())); // an orderly end would come before the reset
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
