@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Jitter};
 use crate::cloud::{self, Cloud, Env, Region};
-use crate::interval::RotationPollInterval;
 use crate::kube::{Accounts, Classes};
 use crate::observe::admin::{self, Admin};
 use crate::observe::metrics::Metrics;
@@ -46,8 +45,9 @@ pub struct Config {
     pub region: Option<Region>,
     /// Project of that region; looked up by IAM where none is given.
     pub project: Option<String>,
-    /// How old `latest` may be in a volume that is mounted.
-    pub interval: RotationPollInterval,
+    /// How old `latest` may be in a volume that is mounted: `rotation_poll_interval`, or less where
+    /// the demo says so.
+    pub interval: Duration,
     /// Whether ServiceAccounts' lists decide.
     pub allow_list: AllowListMode,
     /// How to reach the cloud.
@@ -114,7 +114,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         Authorizer::new(config.allow_list, kube),
         resolver,
         Store::new(cloud, &metrics),
-        config.interval.into(),
+        config.interval,
         Arc::clone(&metrics),
     );
 
@@ -166,7 +166,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
     });
     drop(starting);
     for socket in &sockets {
-        info!(socket = %socket.display(), interval = %config.interval, allow_list = %config.allow_list, "ready for the driver");
+        info!(socket = %socket.display(), interval_seconds = config.interval.as_secs(), allow_list = %config.allow_list, "ready for the driver");
     }
     let _background = background.drop_guard();
     Ok(Running {

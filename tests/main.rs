@@ -5,5 +5,7 @@
 mod cloud;
 mod driver;
 mod emulator;
+mod mount;
 mod sdk;
 mod socket;
+mod support;

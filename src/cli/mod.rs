@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod emulate;
 pub mod lint;
 pub mod secret;
 pub mod serve;
@@ -13,7 +14,7 @@ Examples:
   dew-provider help serve                  all flags of the provider";
 
 /// A Secrets Store CSI provider for Huawei Cloud CSMS.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "dew-provider", version, about, max_term_width = 100, after_help = EXAMPLE)]
 pub struct Cli {
     /// What to do.
@@ -22,10 +23,12 @@ pub struct Cli {
 }
 
 /// The commands.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum Command {
     /// Serve the Secrets Store CSI Driver on this node
     Serve(Box<serve::ServeArgs>),
+    /// Serve an emulated Huawei Cloud that checks every signature
+    Emulate(Box<emulate::EmulateArgs>),
     /// Check SecretProviderClasses and ServiceAccounts in files
     Lint(lint::LintArgs),
     /// Create, read and list secrets in CSMS

@@ -165,7 +165,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         provider_names: args.provider_names,
         region: args.region,
         project: args.project_id,
-        interval: args.rotation_poll_interval,
+        interval: args.rotation_poll_interval.into(),
         allow_list: args.service_account_allow_list,
         cloud: args.cloud.into(),
         admin_address: Some(args.admin_address),

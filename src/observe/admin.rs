@@ -9,15 +9,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
-use tower::service_fn;
 
 use super::Readiness;
 use super::metrics::Metrics;
 use crate::proto::VersionRequest;
-use crate::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use crate::socket;
 
 /// How long the provider may take to answer its own health check.
 const LIVE_WITHIN: Duration = Duration::from_secs(5);
@@ -54,25 +51,11 @@ async fn livez(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn version(socket: PathBuf) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let connect = service_fn(move |_| {
-        let socket = socket.clone();
-        async move {
-            UnixStream::connect(socket)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
-    });
-    // The address is never dialled; a gRPC client wants one for `:authority`.
-    let channel = Endpoint::from_static("http://localhost")
-        .connect_with_connector(connect)
-        .await?;
+async fn version(socket: PathBuf) -> Result<(), tonic::Status> {
     let request = VersionRequest {
         version: "v1alpha1".into(),
     };
-    CsiDriverProviderClient::new(channel)
-        .version(request)
-        .await?;
+    socket::client(&socket).version(request).await?;
     Ok(())
 }
 

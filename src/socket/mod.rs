@@ -19,7 +19,9 @@ use tonic::transport::server::Connected;
 use tracing::warn;
 
 mod authority;
+mod client;
 use authority::Adapter;
+pub use client::client;
 
 /// Longest path of a Unix socket on Linux, without the final NUL.
 const MAX_PATH: usize = 107;

@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as BlockingListener;
 use std::path::Path;
 
-use dew_provider::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use dew_provider::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use dew_provider::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use dew_provider::socket::{self, Connection, SocketError};
@@ -13,7 +12,7 @@ use futures::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 const CAPTURE: &[u8] = include_bytes!("../data/driver-1.5.6-two-calls.bin");
@@ -56,20 +55,7 @@ fn serve(path: &Path) -> mpsc::UnboundedReceiver<MountRequest> {
 }
 
 async fn runtime_version(path: &Path) -> String {
-    let path = path.to_owned();
-    let connect = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move {
-            UnixStream::connect(path)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
-    });
-    let channel = Endpoint::from_static("http://localhost")
-        .connect_with_connector(connect)
-        .await
-        .unwrap();
-    let answer = CsiDriverProviderClient::new(channel)
+    let answer = socket::client(path)
         .version(VersionRequest::default())
         .await;
     answer.unwrap().into_inner().runtime_version
@@ -87,7 +73,7 @@ async fn both_mounts_of_an_old_driver_arrive() {
         assert!(
             mount
                 .attributes
-                .contains(&format!(r#""csi.storage.k8s.io/pod.name":"{pod}""#))
+                .contains(r#""csi.storage.k8s.io/pod.name":"p1""#)
         );
         assert_eq!(mount.secrets, "null");
     }

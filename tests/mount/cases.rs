@@ -1,0 +1,396 @@
+//! What a pod gets for what a SecretProviderClass says. The cases are data, so that each can run
+//! through any driver: here the stand-in, in the cluster test the real one.
+
+use tonic::Code;
+
+use super::super::support::world::{World, files};
+
+/// A value of a secret.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Text(&'static str),
+    Binary(&'static [u8]),
+}
+
+/// What comes of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expect {
+    /// Path, mode and contents of every file, in order of paths.
+    Files(&'static [(&'static str, u32, &'static [u8])]),
+    /// The gRPC code, and texts that the message holds.
+    Fails(Code, &'static [&'static str]),
+}
+
+/// One case. Names of secrets begin with the case's own, so that all can share a cloud.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// Name of the SecretProviderClass and of the ServiceAccount.
+    pub(crate) name: &'static str,
+    /// Secrets with their versions, the oldest first.
+    pub(crate) secrets: &'static [(&'static str, &'static [Value])],
+    /// The parameter `objects`.
+    pub(crate) objects: &'static str,
+    /// The ServiceAccount's list.
+    pub(crate) allowed: &'static [&'static str],
+    pub(crate) expect: Expect,
+}
+
+use Expect::{Fails, Files};
+use Value::{Binary, Text};
+
+const LOGIN: &str = r#"{"username":"app","password":"p w","port":5432,"tls":true,"hosts":["a","b"],"none":null,"with-hyphen":"h"}"#;
+const BYTES: &[u8] = &[0, 159, 146, 150, 255, 10];
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "latest",
+        secrets: &[("latest-a", &[Text("one"), Text("two")])],
+        objects: "- {objectName: latest-a, objectType: csms, objectVersion: latest}",
+        allowed: &["latest-a"],
+        expect: Files(&[("latest-a", 0o644, b"two")]),
+    },
+    Case {
+        name: "pinned",
+        secrets: &[("pinned-a", &[Text("one"), Text("two")])],
+        objects: "- {objectName: pinned-a, objectType: csms, objectVersion: v1}",
+        allowed: &["pinned-a", "other"],
+        expect: Files(&[("pinned-a", 0o644, b"one")]),
+    },
+    Case {
+        name: "stage",
+        secrets: &[("stage-a", &[Text("one"), Text("two")])],
+        objects: "- {objectName: stage-a, objectType: csms, stage: SYSPREVIOUS}",
+        allowed: &["stage-a"],
+        expect: Files(&[("stage-a", 0o644, b"one")]),
+    },
+    Case {
+        name: "add-on",
+        secrets: &[("add-on-a", &[Text("x")])],
+        objects: "- objectName: \"add-on-a\"\n  objectVersion: \"latest\"\n  objectAlias: \"app-secret\"\n  objectType: \"csms\"\n",
+        allowed: &["add-on-a"],
+        expect: Files(&[("app-secret", 0o644, b"x")]),
+    },
+    Case {
+        name: "folders",
+        secrets: &[("folders-a", &[Text("x")]), ("folders-b", &[Text("y")])],
+        objects: "- {objectName: folders-a, objectType: csms, objectVersion: latest, objectAlias: db/deep/password}\n- {objectName: folders-b, objectType: csms, objectVersion: latest, objectAlias: db/user}",
+        allowed: &["folders-a", "folders-b"],
+        expect: Files(&[("db/deep/password", 0o644, b"x"), ("db/user", 0o644, b"y")]),
+    },
+    Case {
+        name: "modes",
+        secrets: &[("modes-a", &[Text(r#"{"k":"v"}"#)])],
+        objects: "- objectName: modes-a\n  objectType: csms\n  objectVersion: latest\n  filePermission: \"0400\"\n  jmesPath:\n  - {path: k, objectAlias: own, filePermission: \"0640\"}\n  - {path: k, objectAlias: same}\n",
+        allowed: &["modes-a"],
+        expect: Files(&[
+            ("modes-a", 0o400, br#"{"k":"v"}"#),
+            ("own", 0o640, b"v"),
+            ("same", 0o400, b"v"),
+        ]),
+    },
+    Case {
+        name: "jmespath",
+        secrets: &[("jmespath-a", &[Text(LOGIN)])],
+        objects: "- objectName: jmespath-a\n  objectType: csms\n  objectVersion: latest\n  objectAlias: all\n  jmesPath:\n  - {path: username, objectAlias: user}\n  - {path: port, objectAlias: port}\n  - {path: tls, objectAlias: tls}\n  - {path: hosts, objectAlias: hosts}\n  - {path: \"hosts[1]\", objectAlias: second}\n  - {path: '\"with-hyphen\"', objectAlias: hyphen}\n  - {path: \"{u: username, p: port}\", objectAlias: both}\n",
+        allowed: &["jmespath-a"],
+        expect: Files(&[
+            ("all", 0o644, LOGIN.as_bytes()),
+            ("both", 0o644, br#"{"p":5432,"u":"app"}"#),
+            ("hosts", 0o644, br#"["a","b"]"#),
+            ("hyphen", 0o644, b"h"),
+            ("port", 0o644, b"5432"),
+            ("second", 0o644, b"b"),
+            ("tls", 0o644, b"true"),
+            ("user", 0o644, b"app"),
+        ]),
+    },
+    Case {
+        name: "null",
+        secrets: &[("null-a", &[Text(LOGIN)])],
+        objects: "- objectName: null-a\n  objectType: csms\n  objectVersion: latest\n  jmesPath: [{path: none, objectAlias: n}]\n",
+        allowed: &["null-a"],
+        expect: Fails(
+            Code::NotFound,
+            &[
+                "object \"null-a\"",
+                "jmesPath",
+                "\"none\" finds nothing",
+                "optional: true",
+            ],
+        ),
+    },
+    Case {
+        name: "null-optional",
+        secrets: &[("null-optional-a", &[Text(LOGIN)])],
+        objects: "- objectName: null-optional-a\n  objectType: csms\n  objectVersion: latest\n  objectAlias: all\n  optional: true\n  jmesPath: [{path: none, objectAlias: n}, {path: port, objectAlias: port}]\n",
+        allowed: &["null-optional-a"],
+        expect: Files(&[("all", 0o644, LOGIN.as_bytes()), ("port", 0o644, b"5432")]),
+    },
+    Case {
+        name: "all-keys",
+        secrets: &[(
+            "all-keys-a",
+            &[Text(r#"{"user":"u","n":1,"o":{"b":2,"a":1}}"#)],
+        )],
+        objects: "- {objectName: all-keys-a, objectType: csms, objectVersion: latest, allKeys: true}",
+        allowed: &["all-keys-a"],
+        expect: Files(&[
+            ("n", 0o644, b"1"),
+            ("o", 0o644, br#"{"a":1,"b":2}"#),
+            ("user", 0o644, b"u"),
+        ]),
+    },
+    Case {
+        name: "all-keys-folder",
+        secrets: &[("all-keys-folder-a", &[Text(r#"{"user":"u"}"#)])],
+        objects: "- {objectName: all-keys-folder-a, objectType: csms, objectVersion: latest, allKeys: true, objectAlias: db, filePermission: \"0444\"}",
+        allowed: &["all-keys-folder-a"],
+        expect: Files(&[("db/user", 0o444, b"u")]),
+    },
+    Case {
+        name: "all-keys-slash",
+        secrets: &[(
+            "all-keys-slash-a",
+            &[Text(r#"{"a":"u","b/CANARYKEY":"x"}"#)],
+        )],
+        objects: "- {objectName: all-keys-slash-a, objectType: csms, objectVersion: latest, allKeys: true}",
+        allowed: &["all-keys-slash-a"],
+        expect: Fails(
+            Code::FailedPrecondition,
+            &["object \"all-keys-slash-a\"", "allKeys", "key number 2"],
+        ),
+    },
+    Case {
+        name: "all-keys-clash",
+        secrets: &[
+            ("all-keys-clash-a", &[Text(r#"{"b":"u"}"#)]),
+            ("b", &[Text("x")]),
+        ],
+        objects: "- {objectName: all-keys-clash-a, objectType: csms, objectVersion: latest, allKeys: true}\n- {objectName: b, objectType: csms, objectVersion: latest}",
+        allowed: &["all-keys-clash-a", "b"],
+        expect: Fails(Code::FailedPrecondition, &["collides", "objectAlias"]),
+    },
+    Case {
+        name: "not-json",
+        secrets: &[("not-json-a", &[Text("CANARY{")])],
+        objects: "- {objectName: not-json-a, objectType: csms, objectVersion: latest, allKeys: true}",
+        allowed: &["not-json-a"],
+        expect: Fails(
+            Code::FailedPrecondition,
+            &["object \"not-json-a\"", "is not JSON (line 1, column 1)"],
+        ),
+    },
+    Case {
+        name: "binary",
+        secrets: &[("binary-a", &[Binary(BYTES)])],
+        objects: "- {objectName: binary-a, objectType: csms, objectVersion: latest, objectAlias: keystore.p12}",
+        allowed: &["binary-a"],
+        expect: Files(&[("keystore.p12", 0o644, BYTES)]),
+    },
+    Case {
+        name: "base64",
+        secrets: &[("base64-a", &[Text("AJ+Slv8K\n")])],
+        objects: "- {objectName: base64-a, objectType: csms, objectVersion: latest, encoding: base64}",
+        allowed: &["base64-a"],
+        expect: Files(&[("base64-a", 0o644, BYTES)]),
+    },
+    Case {
+        name: "hex",
+        secrets: &[("hex-a", &[Text("009F9296ff0a")])],
+        objects: "- {objectName: hex-a, objectType: csms, objectVersion: latest, encoding: hex}",
+        allowed: &["hex-a"],
+        expect: Files(&[("hex-a", 0o644, BYTES)]),
+    },
+    Case {
+        name: "bad-base64",
+        secrets: &[("bad-base64-a", &[Text("CANARY!")])],
+        objects: "- {objectName: bad-base64-a, objectType: csms, objectVersion: latest, encoding: base64}",
+        allowed: &["bad-base64-a"],
+        expect: Fails(
+            Code::FailedPrecondition,
+            &["object \"bad-base64-a\"", "encoding", "is not Base64"],
+        ),
+    },
+    Case {
+        name: "missing",
+        secrets: &[("missing-here", &[Text("x")])],
+        objects: "- {objectName: missing-here, objectType: csms, objectVersion: v7}\n- {objectName: missing-not, objectType: csms, objectVersion: latest}\n- {objectName: missing-too, objectType: csms, stage: prod}",
+        allowed: &["missing-here", "missing-not", "missing-too"],
+        expect: Fails(
+            Code::NotFound,
+            &[
+                "3 objects failed",
+                "object \"missing-here\", objectVersion: ShowSecretVersion",
+                "HTTP 404 CSMS.0205",
+                "object \"missing-not\", objectVersion: ShowSecretVersion",
+                "HTTP 404 CSMS.0106",
+                "object \"missing-too\", stage: ShowSecretStage",
+                "request id ",
+            ],
+        ),
+    },
+    Case {
+        name: "optional",
+        secrets: &[("optional-here", &[Text("x")])],
+        objects: "- {objectName: optional-here, objectType: csms, objectVersion: latest}\n- {objectName: optional-not, objectType: csms, objectVersion: latest, optional: true}",
+        allowed: &["optional-here", "optional-not"],
+        expect: Files(&[("optional-here", 0o644, b"x")]),
+    },
+    Case {
+        name: "all-optional",
+        secrets: &[],
+        objects: "- {objectName: all-optional-not, objectType: csms, objectVersion: latest, optional: true}",
+        allowed: &["all-optional-not"],
+        expect: Files(&[(
+            ".dew-provider",
+            0o444,
+            b"Every object of this volume is optional, and none exists now.\n",
+        )]),
+    },
+    Case {
+        name: "unlisted",
+        secrets: &[("unlisted-a", &[Text("x")]), ("unlisted-b", &[Text("x")])],
+        objects: "- {objectName: unlisted-a, objectType: csms, objectVersion: latest}\n- {objectName: unlisted-b, objectType: csms, objectVersion: latest}",
+        allowed: &["unlisted-a"],
+        expect: Fails(
+            Code::PermissionDenied,
+            &[
+                "ServiceAccount default/unlisted does not list \"unlisted-b\"",
+                "cce.io/dew-resource",
+            ],
+        ),
+    },
+    Case {
+        name: "twice",
+        secrets: &[],
+        objects: "- {objectName: twice-a, objectType: csms, objectVersion: latest}\n- {objectName: twice-a, objectType: csms, objectVersion: v1, objectAlias: other}",
+        allowed: &["twice-a"],
+        expect: Fails(
+            Code::InvalidArgument,
+            &[
+                "objects line 2",
+                "object \"twice-a\"",
+                "objectName",
+                "already named on line 1",
+            ],
+        ),
+    },
+    Case {
+        name: "alias-of-other",
+        secrets: &[],
+        objects: "- {objectName: alias-a, objectType: csms, objectVersion: latest, objectAlias: alias-b}\n- {objectName: alias-b, objectType: csms, objectVersion: latest}",
+        allowed: &["alias-a", "alias-b"],
+        expect: Fails(
+            Code::InvalidArgument,
+            &["objectAlias", "equals the objectName on line 2"],
+        ),
+    },
+    Case {
+        name: "alias-twice",
+        secrets: &[],
+        objects: "- {objectName: alias-a, objectType: csms, objectVersion: latest, objectAlias: x}\n- {objectName: alias-b, objectType: csms, objectVersion: latest, objectAlias: x}",
+        allowed: &["alias-a", "alias-b"],
+        expect: Fails(
+            Code::InvalidArgument,
+            &["objectAlias", "equals the objectAlias on line 1"],
+        ),
+    },
+    Case {
+        name: "alias-of-itself",
+        secrets: &[],
+        objects: "- {objectName: alias-a, objectType: csms, objectVersion: latest, objectAlias: alias-a}",
+        allowed: &["alias-a"],
+        expect: Fails(
+            Code::InvalidArgument,
+            &["objectAlias", "equals the objectName on line 1"],
+        ),
+    },
+    Case {
+        name: "empty-list",
+        secrets: &[],
+        objects: "[]",
+        allowed: &[],
+        expect: Fails(
+            Code::InvalidArgument,
+            &[
+                "SecretProviderClass \"empty-list\"",
+                "the list is empty",
+                "- objectName:",
+            ],
+        ),
+    },
+    Case {
+        name: "misspelt",
+        secrets: &[],
+        objects: "- {objectName: misspelt-a, objectTyp: csms, objectVersion: \"1\"}",
+        allowed: &["misspelt-a"],
+        expect: Fails(
+            Code::InvalidArgument,
+            &[
+                "objectTyp: is not a field; did you mean objectType?",
+                "did you mean v1?",
+            ],
+        ),
+    },
+    Case {
+        name: "file-and-folder",
+        secrets: &[],
+        objects: "- {objectName: ff-a, objectType: csms, objectVersion: latest, objectAlias: d}\n- {objectName: ff-b, objectType: csms, objectVersion: latest, objectAlias: d/e}",
+        allowed: &["ff-a", "ff-b"],
+        expect: Fails(Code::InvalidArgument, &["needs \"d\" as a folder"]),
+    },
+];
+
+#[tokio::test]
+async fn every_case_gives_a_pod_what_its_class_says() {
+    let world = World::new().await;
+    for case in CASES {
+        for (name, versions) in case.secrets {
+            for (index, value) in versions.iter().enumerate() {
+                match (index, value) {
+                    (0, Text(text)) => world.create(name, *text).await,
+                    (0, Binary(bytes)) => world.create(name, *bytes).await,
+                    (_, Text(text)) => drop(world.put(name, *text, &[]).await),
+                    (_, Binary(bytes)) => drop(world.put(name, *bytes, &[]).await),
+                }
+            }
+        }
+        world.apply_for(case.name, case.objects, case.allowed).await;
+        let pod = world.pod(case.name, case.name);
+        let result = world.publish(&pod).await;
+        match (case.expect, result) {
+            (Files(expected), Ok(())) => {
+                let expected: Vec<_> = expected
+                    .iter()
+                    .map(|(p, m, c)| ((*p).to_owned(), *m, c.to_vec()))
+                    .collect();
+                assert_eq!(files(&pod.target_path), expected, "{}", case.name);
+                let status = world.driver.status(&pod.target_path).unwrap();
+                let recorded: Vec<_> = status.objects.keys().cloned().collect();
+                let paths: Vec<_> = expected.into_iter().map(|(path, ..)| path).collect();
+                assert_eq!(recorded, paths, "{}", case.name);
+            }
+            (Fails(code, texts), Err(status)) => {
+                assert_eq!(status.code(), code, "{}: {status}", case.name);
+                for text in texts {
+                    assert!(
+                        status.message().contains(text),
+                        "{}: {text}: {status}",
+                        case.name
+                    );
+                }
+                assert!(
+                    !status.message().contains("CANARY"),
+                    "{}: {status}",
+                    case.name
+                );
+                assert!(
+                    !pod.target_path.exists(),
+                    "{}: nothing is left behind",
+                    case.name
+                );
+            }
+            (_, result) => panic!("{}: {result:?}", case.name),
+        }
+    }
+}

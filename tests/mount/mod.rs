@@ -1,0 +1,6 @@
+//! Mounts over a real socket: the driver asks the provider, the provider the cloud.
+
+mod ages;
+mod authorize;
+mod cases;
+mod files;
