@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod canary;
 mod cloud;
 mod driver;
 mod emulator;
+mod faults;
+mod hostile;
 mod mount;
 mod sdk;
 mod socket;

@@ -1,0 +1,99 @@
+//! No value, key or token is ever seen: not in logs of any level, errors, metrics or Debug output.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use dew_provider::emulator::DEMO_SECRET_KEY;
+use serde_json::json;
+
+use super::support::logs::Logs;
+use super::support::world::{Setup, World};
+
+/// The value, in text, in JSON, and as keys of JSON.
+const CANARY: &str = "CANARY-5f1d0c";
+
+/// Every way in which an object can be read, well or badly.
+const OBJECTS: [&str; 9] = [
+    "- {objectName: s, objectType: csms, objectVersion: latest}",
+    "- {objectName: s, objectType: csms, objectVersion: v1}",
+    "- {objectName: s, objectType: csms, stage: SYSCURRENT}",
+    "- {objectName: s, objectType: csms, objectVersion: latest, encoding: hex}",
+    "- {objectName: s, objectType: csms, objectVersion: latest, encoding: base64}",
+    "- {objectName: s, objectType: csms, objectVersion: latest, allKeys: true}",
+    "- {objectName: j, objectType: csms, objectVersion: latest, allKeys: true}",
+    "- {objectName: j, objectType: csms, objectVersion: latest, jmesPath: [{path: \"abs(k)\", objectAlias: x}]}",
+    "- {objectName: j, objectType: csms, objectVersion: latest, jmesPath: [{path: k, objectAlias: x}]}",
+];
+
+#[tokio::test]
+async fn nothing_secret_is_ever_seen() {
+    let logs = Logs::capture();
+    let mut seen = String::new();
+    for agency in [false, true] {
+        let setup = Setup::default();
+        let env = if agency {
+            Vec::new()
+        } else {
+            setup.env.clone()
+        };
+        let world = World::with(Setup { env, ..setup }).await;
+        world.create("s", format!("{CANARY} text")).await;
+        let json = format!(r#"{{"k":"{CANARY}","{CANARY}/b":1,"n":["{CANARY}"]}}"#);
+        world.create("j", json).await;
+        let faults = [
+            json!({}),
+            json!({"status": 429}),
+            json!({"status": 502, "garbage": "html"}),
+            json!({"status": 403, "code": "CSMS.0302"}),
+            json!({"reset": true}),
+            json!({"garbage": "json"}),
+            json!({"truncate": 150}),
+            json!({"wrong_content_length": true}),
+            json!({"slow_body": {"chunk_bytes": 10, "delay_ms": 1000}}),
+            json!({"clock_skew_seconds": 4000}),
+            json!({"expire_tokens": true}),
+        ];
+        let mut uid = 0;
+        for fault in faults {
+            world
+                .fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault}))
+                .await;
+            for objects in OBJECTS {
+                uid += 1;
+                world.apply_for("app", objects, &["s", "j"]).await;
+                let mut pod = world.pod("app", &uid.to_string());
+                pod.attributes.insert(
+                    "csi.storage.k8s.io/serviceAccount.tokens".into(),
+                    format!("{{\"a\":\"{CANARY}\"}}"),
+                );
+                if uid % 3 == 0 {
+                    pod.secrets = Some(
+                        [
+                            ("accessKey".to_owned(), "DEMOACCESSKEY0000001".to_owned()),
+                            ("secretKey".to_owned(), CANARY.to_owned()),
+                        ]
+                        .into(),
+                    );
+                }
+                writeln!(seen, "{:?}", world.publish(&pod).await).unwrap();
+            }
+            world.clear_faults().await;
+            world.pass(Duration::from_secs(200)).await;
+        }
+        // The provider's own keys, refused.
+        seen += &world.metrics().await;
+        write!(seen, "{:?} {:?}", world.provider, world.driver).unwrap();
+    }
+    let logs = logs.text();
+    assert!(
+        logs.contains("mounted") && logs.contains("cloud call") && logs.contains("mount failed")
+    );
+    for (what, text) in [("logs", logs.as_str()), ("errors, metrics, Debug", &seen)] {
+        for secret in [CANARY, DEMO_SECRET_KEY, "Signature=", "x-security-token: "] {
+            if let Some(at) = text.find(secret) {
+                let around = &text[text.floor_char_boundary(at.saturating_sub(200))..at];
+                panic!("{secret} is in the {what} after {around:?}");
+            }
+        }
+    }
+}
