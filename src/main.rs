@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(args) => cli::demo::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => cli::emulate::run(*args).await.map(|()| ExitCode::SUCCESS),
         Command::Lint(args) => cli::lint::run(&args),
         Command::Secret(args) => cli::secret::run(*args).await.map(|()| ExitCode::SUCCESS),

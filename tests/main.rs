@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod architecture;
 mod canary;
+mod cli;
 mod cloud;
 mod driver;
 mod emulator;
@@ -10,5 +12,6 @@ mod faults;
 mod hostile;
 mod mount;
 mod sdk;
+mod serve;
 mod socket;
 mod support;

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod demo;
 pub mod emulate;
 pub mod lint;
 pub mod secret;
@@ -27,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the Secrets Store CSI Driver on this node
     Serve(Box<serve::ServeArgs>),
+    /// See a mount, a new version and a failing cloud, without a cluster
+    Demo(demo::DemoArgs),
     /// Serve an emulated Huawei Cloud that checks every signature
     Emulate(Box<emulate::EmulateArgs>),
     /// Check SecretProviderClasses and ServiceAccounts in files

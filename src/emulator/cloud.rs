@@ -60,6 +60,15 @@ pub(super) struct Seen {
 }
 
 impl Calls {
+    pub(super) fn answers(&self, operation: &str) -> Vec<u16> {
+        let of_it = |seen: &&Seen| seen.operation == operation;
+        self.calls
+            .iter()
+            .filter(of_it)
+            .map(|seen| seen.status)
+            .collect()
+    }
+
     pub(super) fn add(&mut self, seen: Seen) {
         self.total += 1;
         *self.counts.entry(seen.operation).or_default() += 1;

@@ -48,12 +48,19 @@ async fn faults(Shared(cloud): Shared<Arc<Cloud>>) -> Response {
 }
 
 async fn add_faults(Shared(cloud): Shared<Arc<Cloud>>, body: Bytes) -> Response {
-    match serde_json::from_slice(&body) {
-        Ok(Rules::Many(rules)) => cloud.lock().faults.extend(rules),
-        Ok(Rules::One(rule)) => cloud.lock().faults.push(*rule),
-        Err(error) => return bad(&format!("not a fault rule, or a list of them: {error}")),
+    match take_faults(&cloud, &body) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => bad(&format!("not a fault rule, or a list of them: {error}")),
     }
-    StatusCode::NO_CONTENT.into_response()
+}
+
+/// Adds a rule, or a list of them.
+pub(super) fn take_faults(cloud: &Cloud, rules: &[u8]) -> serde_json::Result<()> {
+    match serde_json::from_slice(rules)? {
+        Rules::Many(rules) => cloud.lock().faults.extend(rules),
+        Rules::One(rule) => cloud.lock().faults.push(*rule),
+    }
+    Ok(())
 }
 
 async fn clear_faults(Shared(cloud): Shared<Arc<Cloud>>) -> StatusCode {

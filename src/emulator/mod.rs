@@ -43,6 +43,7 @@ mod route;
 mod server;
 mod state;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,9 +63,9 @@ pub use config::{
 const STOP: Duration = Duration::from_secs(5);
 
 /// A running emulator. Stops taking connections when dropped.
-#[derive(Debug)]
 pub struct Emulator {
     address: SocketAddr,
+    cloud: Arc<cloud::Cloud>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -74,11 +75,13 @@ impl Emulator {
     /// be read; it is then left as it is.
     pub fn start(listener: TcpListener, config: Config, clock: Clock) -> Result<Self> {
         let address = listener.local_addr().context("listener has no address")?;
-        let router = server::router(Arc::new(cloud::Cloud::new(config, clock)?));
+        let cloud = Arc::new(cloud::Cloud::new(config, clock)?);
+        let router = server::router(Arc::clone(&cloud));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server::serve(listener, router, stop.clone(), tasks.clone()));
         Ok(Self {
             address,
+            cloud,
             stop,
             tasks,
         })
@@ -89,6 +92,24 @@ impl Emulator {
         format!("http://{}", self.address)
     }
 
+    /// As `POST /_emulator/faults`.
+    ///
+    /// # Errors
+    /// What is not a rule, or a list of them.
+    pub fn add_faults(&self, rules: &str) -> Result<()> {
+        Ok(control::take_faults(&self.cloud, rules.as_bytes())?)
+    }
+
+    /// As `DELETE /_emulator/calls`.
+    pub fn clear_calls(&self) {
+        self.cloud.lock().calls = Default::default();
+    }
+
+    /// HTTP statuses of the calls of an operation, in their order; 0 is a reset connection.
+    pub fn answers(&self, operation: &str) -> Vec<u16> {
+        self.cloud.lock().calls.answers(operation)
+    }
+
     /// Takes no more connections and waits up to five seconds for requests in flight.
     pub async fn shutdown(self) {
         self.stop.cancel();
@@ -96,6 +117,14 @@ impl Emulator {
         if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
             tracing::warn!("requests were still in flight at the stop");
         }
+    }
+}
+
+impl fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulator")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 

@@ -76,6 +76,29 @@ pub(super) fn documents(text: &str) -> Vec<Result<Document, (u64, String)>> {
     found
 }
 
+/// The first SecretProviderClass of a manifest, as the driver reads it.
+pub(crate) struct Example {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) parameters: BTreeMap<String, String>,
+}
+
+/// Reads a manifest that is known to be good.
+pub(crate) fn example_class(text: &str) -> Option<Example> {
+    documents(text)
+        .into_iter()
+        .find_map(|document| match document {
+            Ok(Document::Class(class)) => Some(Example {
+                namespace: class.namespace,
+                name: class.name,
+                parameters: (class.parameters.into_iter())
+                    .map(|(key, value)| (key.value, value.value))
+                    .collect(),
+            }),
+            _ => None,
+        })
+}
+
 #[derive(Deserialize)]
 struct Head {
     #[serde(default, rename = "apiVersion")]

@@ -9,7 +9,7 @@ use crate::provider::request::{PARAMETERS, PROTECTED};
 use crate::provider::resolve;
 use crate::provider::spec::{self, Content, Spec, nearest};
 
-mod manifest;
+pub(crate) mod manifest;
 use manifest::{Class, Document, Line, Scalar};
 
 /// How bad a finding is.

@@ -77,7 +77,7 @@ impl Volumes {
                     (Selector::Version(_), true) => None,
                     (Selector::Version(_), false) => Some(NEW_VERSION),
                     (Selector::Latest | Selector::Stage(_), true) => Some(self.interval),
-                    (Selector::Latest | Selector::Stage(_), false) => Some(NEW_LATEST),
+                    (Selector::Latest | Selector::Stage(_), false) => Some(self.new_latest()),
                 }
             })
             .collect()
@@ -88,8 +88,12 @@ impl Volumes {
         if self.lock().contains_key(volume) {
             self.interval
         } else {
-            NEW_LATEST.min(self.interval)
+            self.new_latest()
         }
+    }
+
+    fn new_latest(&self) -> Duration {
+        NEW_LATEST.min(self.interval)
     }
 
     /// Notes that a volume was given these; returns whether it was new.

@@ -4,5 +4,6 @@
 pub(crate) mod api_server;
 pub(crate) mod http;
 pub(crate) mod logs;
+pub(crate) mod program;
 pub(crate) mod still;
 pub(crate) mod world;

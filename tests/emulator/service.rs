@@ -1,0 +1,114 @@
+//! An emulator with a client of its account.
+
+use std::time::Duration;
+
+use dew_provider::clock::{Clock, Jitter};
+use dew_provider::cloud::{
+    AccessKeys, ApiError, Caller, Cloud, Config as CloudConfig, Credentials, Env, NewSecret,
+    SecretValue,
+};
+use dew_provider::emulator::{
+    Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
+};
+use dew_provider::observe::metrics::CloudMetrics;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+/// An emulator with a client for its account.
+pub(super) struct Service {
+    pub(super) emulator: Emulator,
+    pub(super) cloud: Cloud,
+    pub(super) caller: Caller,
+}
+
+impl Service {
+    pub(super) async fn start(config: Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let emulator = Emulator::start(listener, config, Clock::system()).unwrap();
+        let many = 10_000.try_into().unwrap();
+        let endpoints = CloudConfig {
+            csms_endpoint: Some(emulator.url()),
+            iam_endpoint: Some(emulator.url()),
+            qps: many,
+            burst: many,
+            ..CloudConfig::default()
+        };
+        let (clock, jitter) = (Clock::system(), Jitter::seeded(1));
+        let metrics = CloudMetrics::default();
+        let cloud = Cloud::new(endpoints, &Env::default(), clock, jitter, metrics).unwrap();
+        let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
+        let caller = Caller {
+            region: DEMO_REGION.parse().unwrap(),
+            project: Some(DEMO_PROJECT.into()),
+            credentials: Credentials::fixed(keys, "test"),
+        };
+        Self {
+            emulator,
+            cloud,
+            caller,
+        }
+    }
+
+    pub(super) async fn create(&self, name: &str, value: SecretValue) -> Result<(), ApiError> {
+        let new = NewSecret {
+            name: name.into(),
+            kms_key_id: None,
+            description: None,
+            value,
+        };
+        self.cloud
+            .create_secret(&self.caller, new, deadline())
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        value: &str,
+        stages: &[&str],
+    ) -> Result<String, ApiError> {
+        let stages: Vec<_> = stages.iter().map(ToString::to_string).collect();
+        let made =
+            self.cloud
+                .create_secret_version(&self.caller, name, text(value), &stages, deadline());
+        made.await.map(|made| made.id)
+    }
+
+    pub(super) async fn show(
+        &self,
+        name: &str,
+        version: &str,
+    ) -> Result<(String, SecretValue), ApiError> {
+        let found = self
+            .cloud
+            .show_secret_version(&self.caller, name, version, deadline())
+            .await?;
+        Ok((found.metadata.id, found.value))
+    }
+
+    pub(super) async fn stage(&self, name: &str, stage: &str) -> Result<String, ApiError> {
+        let found = self
+            .cloud
+            .show_secret_stage(&self.caller, name, stage, deadline())
+            .await?;
+        Ok(found.version_id)
+    }
+}
+
+pub(super) fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(45)
+}
+
+pub(super) fn text(value: &str) -> SecretValue {
+    SecretValue::Text(value.to_owned().into())
+}
+
+pub(super) fn refused<T: std::fmt::Debug>(result: Result<T, ApiError>, status: u16, code: &str) {
+    let error = result.expect_err(code);
+    assert_eq!(
+        (error.status, error.code.as_deref()),
+        (Some(status), Some(code)),
+        "{error}"
+    );
+}
