@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::uri::Scheme;
 use url::Url;
@@ -58,9 +59,9 @@ const WITHOUT_IAM: [&str; 4] = [
 const GLOBAL_IAM: &str = "https://iam.myhuaweicloud.com";
 
 /// A region's id, such as `cn-north-4`. Any id of the right form is accepted; whether Huawei has
-/// it matters only where its endpoint must be guessed.
+/// it matters only where its endpoint must be guessed. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Region(String);
+pub struct Region(Arc<str>);
 
 /// Text that cannot be a region's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +104,7 @@ impl FromStr for Region {
             && text.starts_with(|first: char| first.is_ascii_lowercase())
             && text.split('-').all(part);
         if good {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             // a wrong region is shown, but not a page of it
             Err(InvalidRegion(text.chars().take(64).collect()))

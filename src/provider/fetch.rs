@@ -21,10 +21,8 @@ const PRIMARY_SHARE: f32 = 0.5;
 pub struct Fetched {
     /// The object.
     pub planned: Planned,
-    /// Region that answered.
-    pub region: String,
-    /// Project, where one is set.
-    pub project: Option<String>,
+    /// As whom and where it was asked for, or would be.
+    pub caller: Arc<Caller>,
     /// `None` for an optional object that does not exist.
     pub secret: Option<Arc<Version>>,
 }
@@ -125,11 +123,10 @@ fn both(object: &str, field: &'static str, first: &ApiError, second: &ApiError) 
     }
 }
 
-fn fetched(planned: &Planned, caller: &Caller, secret: Option<Arc<Version>>) -> Fetched {
+fn fetched(planned: &Planned, caller: &Arc<Caller>, secret: Option<Arc<Version>>) -> Fetched {
     Fetched {
         planned: planned.clone(),
-        region: caller.region.to_string(),
-        project: caller.project.clone(),
+        caller: Arc::clone(caller),
         secret,
     }
 }

@@ -84,8 +84,9 @@ fn version(item: &Fetched, file: &Selected, mode: u32) -> String {
         digest.update(&(part.len() as u64).to_be_bytes());
         digest.update(part);
     };
-    add(item.region.as_bytes());
-    add(item.project.as_deref().unwrap_or_default().as_bytes());
+    add(item.caller.region.as_str().as_bytes());
+    let project = item.caller.project.as_deref();
+    add(project.unwrap_or_default().as_bytes());
     add(object.name.as_bytes());
     add(secret.id.as_bytes());
     add(&secret.create_time.to_be_bytes());

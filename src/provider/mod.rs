@@ -57,6 +57,15 @@ impl Provider {
         interval: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
+        // At zero from the start: a rate can be taken of the first failure too.
+        let failures = Reason::ALL.map(|reason| ("error", reason.label()));
+        for (outcome, reason) in [("ok", "none"), ("error", "panic")]
+            .into_iter()
+            .chain(failures)
+        {
+            let labels = MountLabels { outcome, reason };
+            drop(metrics.mounts.get_or_create(&labels));
+        }
         let (specs, volumes) = (SpecCache::default(), Volumes::new(interval));
         Self(Arc::new(Parts {
             authorizer,

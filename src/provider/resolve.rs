@@ -33,9 +33,9 @@ pub struct Plan {
     /// Their keys, in the same order.
     pub keys: Vec<Key>,
     /// As whom and where.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Asked only where the first region could not answer.
-    pub failover: Option<Caller>,
+    pub failover: Option<Arc<Caller>>,
     /// When the answer is due.
     pub deadline: Instant,
 }
@@ -101,18 +101,18 @@ impl Resolver {
             None if Some(&region) == self.region.as_ref() => self.project.clone(),
             None => None,
         };
-        let failover = self
-            .region_of(request, "failoverRegion")?
-            .map(|region| Caller {
+        let failover = self.region_of(request, "failoverRegion")?.map(|region| {
+            Arc::new(Caller {
                 region,
                 project: None,
                 credentials: credentials.clone(),
-            });
-        let caller = Caller {
+            })
+        });
+        let caller = Arc::new(Caller {
             region,
             project,
             credentials,
-        };
+        });
         Ok(Plan {
             keys: spec
                 .objects

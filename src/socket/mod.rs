@@ -43,7 +43,7 @@ pub enum SocketError {
     #[error("socket {}: the path is taken by something that is not a socket: remove it", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("socket {}: {what}: {source}", .path.display())]
+    #[error("socket {}: {what}", .path.display())]
     System {
         /// The path.
         path: PathBuf,

@@ -12,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, debug, info, info_span};
 
 use crate::cloud::error::{ApiError, Kind};
 use crate::cloud::{Caller, Cloud, Identity, Region, SecretValue};
@@ -103,6 +105,8 @@ struct Inner {
     flights: Flights<Key, Result<Arc<Version>, ApiError>>,
     max_bytes: usize,
     requests: Family<StoreLabels, Counter>,
+    /// Taken out of `requests`: counted for every object of every repeated mount.
+    hits: Counter,
     size: Gauge,
 }
 
@@ -120,6 +124,10 @@ impl Store {
             flights: Flights::default(),
             max_bytes,
             requests: metrics.store.clone(),
+            hits: metrics
+                .store
+                .get_or_create(&StoreLabels { result: "hit" })
+                .clone(),
             size: metrics.store_bytes.clone(),
         }))
     }
@@ -135,7 +143,7 @@ impl Store {
         held.used = now;
         let version = Arc::clone(&held.version);
         drop(shelf);
-        self.0.count("hit");
+        self.0.hits.inc();
         Some(version)
     }
 
@@ -153,7 +161,11 @@ impl Store {
         if let Some(version) = self.peek(&key, max_age) {
             return Ok(version);
         }
-        let call = Arc::clone(&self.0).fetch(caller.clone(), key.clone());
+        // The call may outlive who asked first, so it has a span of its own.
+        let span = info_span!("fetch", secret = key.secret, request_id = Empty);
+        let call = Arc::clone(&self.0)
+            .fetch(caller.clone(), key.clone())
+            .instrument(span);
         let (answer, joined) = self.0.flights.run(key, deadline, call).await;
         let result = answer.unwrap_or_else(|lost| Err(lost_error(lost)));
         self.0.count(match (&result, joined) {
@@ -210,7 +222,11 @@ impl Inner {
                 }
             }
         };
-        self.keep(key, Arc::clone(&version), begun);
+        if self.keep(key, Arc::clone(&version), begun) {
+            info!(version = version.id, "fetched");
+        } else {
+            debug!(version = version.id, "confirmed");
+        }
         Ok(version)
     }
 
@@ -241,7 +257,9 @@ impl Inner {
         }))
     }
 
-    fn keep(&self, key: Key, version: Arc<Version>, checked: Instant) {
+    /// Puts the version on the shelf; returns whether another one, or none, was there.
+    fn keep(&self, key: Key, version: Arc<Version>, checked: Instant) -> bool {
+        let id = version.id.clone();
         let held = Held {
             version,
             checked,
@@ -249,11 +267,13 @@ impl Inner {
         };
         let mut shelf = self.shelf();
         shelf.bytes += held.bytes();
-        if let Some(old) = shelf.held.insert(key, held) {
+        let old = shelf.held.insert(key, held);
+        if let Some(old) = &old {
             shelf.bytes -= old.bytes();
         }
         shelf.shrink(self.max_bytes);
         self.size.set(shelf.bytes as i64);
+        old.is_none_or(|old| old.version.id != id)
     }
 }
 

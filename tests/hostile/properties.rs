@@ -2,9 +2,10 @@
 
 use dew_provider::provider::paths;
 use dew_provider::provider::spec::{Content, MAX_OBJECTS, Spec};
-use dew_provider::socket::Connection;
 use proptest::prelude::*;
-use tokio::io::AsyncReadExt;
+
+#[path = "../fuzz/bodies.rs"]
+mod bodies;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
@@ -81,25 +82,20 @@ proptest! {
     ) {
         let mut sent = if preface { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec() } else { Vec::new() };
         sent.extend(&bytes);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let received = runtime.block_on(async {
-            let mut connection = Connection::new(tokio_test_pieces(sent.clone(), piece));
-            let mut received = Vec::new();
-            connection.read_to_end(&mut received).await.unwrap();
-            received
-        });
+        let received = bodies::through(&sent, piece);
         prop_assert_eq!(received.len(), sent.len());
         if !preface {
             prop_assert_eq!(received, sent);
         }
     }
-}
 
-/// A stream that gives its bytes piece by piece.
-fn tokio_test_pieces(bytes: Vec<u8>, piece: usize) -> impl tokio::io::AsyncRead + Unpin {
-    let pieces: Vec<std::io::Result<bytes::Bytes>> = bytes
-        .chunks(piece)
-        .map(|c| Ok(bytes::Bytes::copy_from_slice(c)))
-        .collect();
-    tokio_util::io::StreamReader::new(futures::stream::iter(pieces))
+    /// The fuzzers' bodies, on what a generator of bytes comes up with.
+    #[test]
+    fn fuzz_bodies_never_panic(data in prop::collection::vec(any::<u8>(), 0..400), text in ".{0,200}") {
+        for data in [data.as_slice(), text.as_bytes()] {
+            bodies::objects(data);
+            bodies::request(data);
+            bodies::connection(data);
+        }
+    }
 }

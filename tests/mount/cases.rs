@@ -1,9 +1,7 @@
 //! What a pod gets for what a SecretProviderClass says. The cases are data, so that each can run
-//! through any driver: here the stand-in, in the cluster test the real one.
+//! through any driver: the stand-in (`through_stand_in.rs`), or a real one in a cluster.
 
 use tonic::Code;
-
-use super::super::support::world::{World, files};
 
 /// A value of a secret.
 #[derive(Clone, Copy, Debug)]
@@ -340,57 +338,3 @@ pub(crate) const CASES: &[Case] = &[
         expect: Fails(Code::InvalidArgument, &["needs \"d\" as a folder"]),
     },
 ];
-
-#[tokio::test]
-async fn every_case_gives_a_pod_what_its_class_says() {
-    let world = World::new().await;
-    for case in CASES {
-        for (name, versions) in case.secrets {
-            for (index, value) in versions.iter().enumerate() {
-                match (index, value) {
-                    (0, Text(text)) => world.create(name, *text).await,
-                    (0, Binary(bytes)) => world.create(name, *bytes).await,
-                    (_, Text(text)) => drop(world.put(name, *text, &[]).await),
-                    (_, Binary(bytes)) => drop(world.put(name, *bytes, &[]).await),
-                }
-            }
-        }
-        world.apply_for(case.name, case.objects, case.allowed).await;
-        let pod = world.pod(case.name, case.name);
-        let result = world.publish(&pod).await;
-        match (case.expect, result) {
-            (Files(expected), Ok(())) => {
-                let expected: Vec<_> = expected
-                    .iter()
-                    .map(|(p, m, c)| ((*p).to_owned(), *m, c.to_vec()))
-                    .collect();
-                assert_eq!(files(&pod.target_path), expected, "{}", case.name);
-                let status = world.driver.status(&pod.target_path).unwrap();
-                let recorded: Vec<_> = status.objects.keys().cloned().collect();
-                let paths: Vec<_> = expected.into_iter().map(|(path, ..)| path).collect();
-                assert_eq!(recorded, paths, "{}", case.name);
-            }
-            (Fails(code, texts), Err(status)) => {
-                assert_eq!(status.code(), code, "{}: {status}", case.name);
-                for text in texts {
-                    assert!(
-                        status.message().contains(text),
-                        "{}: {text}: {status}",
-                        case.name
-                    );
-                }
-                assert!(
-                    !status.message().contains("CANARY"),
-                    "{}: {status}",
-                    case.name
-                );
-                assert!(
-                    !pod.target_path.exists(),
-                    "{}: nothing is left behind",
-                    case.name
-                );
-            }
-            (_, result) => panic!("{}: {result:?}", case.name),
-        }
-    }
-}

@@ -4,3 +4,4 @@ mod ages;
 mod authorize;
 mod cases;
 mod files;
+mod through_stand_in;

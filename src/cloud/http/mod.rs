@@ -265,6 +265,10 @@ impl Sender {
             Ok((_, status, id)) => (Some(*status), id.as_deref()),
             Err(failure) => (failure.status, failure.request_id.as_deref()),
         };
+        if let Some(id) = request_id {
+            // For whoever's span has room for it: what Huawei's support asks for.
+            tracing::Span::current().record("request_id", id);
+        }
         tracing::debug!(
             operation,
             host,

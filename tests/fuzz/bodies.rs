@@ -1,0 +1,62 @@
+//! What is fuzzed: plain functions that must not panic. The property tests run them too.
+#![allow(dead_code)] // a target uses one of them
+
+use dew_provider::cloud::SecretValue;
+use dew_provider::proto::MountRequest;
+use dew_provider::provider::request::Request;
+use dew_provider::provider::select::select;
+use dew_provider::provider::spec::Spec;
+use dew_provider::socket::Connection;
+use tokio::io::AsyncReadExt;
+
+/// The parameter `objects`, then its expressions on a JSON secret.
+pub(crate) fn objects(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(spec) = Spec::parse(text) else { return };
+    let json = r#"{"a":"b","n":[1,2,{"x":null}],"o":{"p":"q"},"e":""}"#;
+    for value in [json, "text", "", "[]"] {
+        let value = SecretValue::Text(value.to_owned().into());
+        for object in &spec.objects {
+            // Files or an error: both are answers.
+            let _ = select(object, &value);
+        }
+    }
+}
+
+/// The driver's message: attributes up to the first NUL, then secrets.
+pub(crate) fn request(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (attributes, secrets) = text.split_once('\0').unwrap_or((&text, "null"));
+    let message = MountRequest {
+        attributes: attributes.to_owned(),
+        secrets: secrets.to_owned(),
+        permission: "420".to_owned(),
+        ..MountRequest::default()
+    };
+    let _ = Request::parse(&message, &tonic::metadata::MetadataMap::new());
+}
+
+/// A connection's bytes, in pieces as long as the first byte says: their number never changes.
+pub(crate) fn connection(data: &[u8]) {
+    let Some((piece, sent)) = data.split_first() else {
+        return;
+    };
+    let received = through(sent, usize::from(*piece).max(1));
+    assert_eq!(received.len(), sent.len());
+}
+
+/// What comes out of a connection into which the bytes go piece by piece.
+pub(crate) fn through(sent: &[u8], piece: usize) -> Vec<u8> {
+    let pieces: Vec<std::io::Result<bytes::Bytes>> = sent
+        .chunks(piece)
+        .map(|piece| Ok(bytes::Bytes::copy_from_slice(piece)))
+        .collect();
+    let reader = tokio_util::io::StreamReader::new(futures::stream::iter(pieces));
+    let mut received = Vec::new();
+    let read = async { Connection::new(reader).read_to_end(&mut received).await };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let _ = runtime.map(|runtime| runtime.block_on(read));
+    received
+}

@@ -1,0 +1,110 @@
+//! The README tells all, and nothing that is not there.
+
+use super::support::program::{run, text};
+use super::support::world::{Setup, World};
+use serde_json::json;
+
+const README: &str = include_str!("../README.md");
+
+#[tokio::test]
+async fn every_flag_of_serve_stands_in_the_readme() {
+    let help = text(&run(&["serve", "--help"], &[], "").await);
+    let flags: Vec<&str> = help
+        .split_whitespace()
+        .filter(|word| word.starts_with("--") && word.len() > 2 && *word != "--help")
+        .collect();
+    assert!(flags.len() > 10, "{flags:?}");
+    for flag in &flags {
+        assert!(
+            README.contains(&format!("| `{flag}` | `DEW_")),
+            "{flag} is not in the table"
+        );
+    }
+    for line in README.lines().filter(|line| line.starts_with("| `--")) {
+        let flag = line.split('`').nth(1).unwrap();
+        assert!(flags.contains(&flag), "{flag} is not a flag");
+    }
+}
+
+#[tokio::test]
+async fn every_metric_stands_in_the_readme() {
+    // Some appear with the first thing to count.
+    let world = World::with(Setup {
+        env: Vec::new(),
+        ..Setup::default()
+    })
+    .await;
+    world.create("a", "one").await;
+    let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
+    world.apply_for("app", objects, &["a"]).await;
+    let once =
+        json!({"match": {"operation": "ShowSecretVersion"}, "times": 1, "fault": {"status": 429}});
+    world.fault(once).await;
+    world.publish(&world.pod("app", "1")).await.unwrap();
+    let metrics = world.metrics().await;
+    let families: Vec<_> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, kind)| {
+            if kind == "counter" {
+                format!("{name}_total")
+            } else {
+                name.to_owned()
+            }
+        })
+        .collect();
+    assert!(families.len() >= 8, "{metrics}");
+    for family in &families {
+        assert!(
+            README.contains(&format!("| `{family}` |")),
+            "{family} is not in the table"
+        );
+    }
+    for line in README
+        .lines()
+        .filter(|line| line.starts_with("| `dew_provider_"))
+    {
+        let name = line.split('`').nth(1).unwrap();
+        assert!(
+            families.iter().any(|family| family == name),
+            "{name} is not a metric"
+        );
+    }
+}
+
+#[test]
+fn every_field_and_parameter_stands_in_the_readme() {
+    use dew_provider::provider::request::PARAMETERS;
+    for name in PARAMETERS.iter().filter(|name| **name != "agency") {
+        assert!(README.contains(&format!("`{name}`")), "{name}");
+    }
+    for field in [
+        "objectName",
+        "objectType",
+        "objectVersion",
+        "stage",
+        "objectAlias",
+        "jmesPath",
+        "allKeys",
+        "filePermission",
+        "encoding",
+        "optional",
+    ] {
+        assert!(README.contains(&format!("| `{field}` |")), "{field}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for target in README
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split(')').next().unwrap())
+    {
+        if !target.starts_with("http") {
+            assert!(root.join(target).exists(), "{target}");
+        }
+    }
+}
