@@ -1,22 +1,26 @@
-//! Generates the gRPC code of `service.proto` with protox, so that no `protoc` is needed, and packs
+//! Generates the gRPC code of the `.proto` files with protox, so that no `protoc` is needed, and packs
 //! the program's relocations where the C library can read that.
 
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let descriptors = protox::compile(["proto/service.proto"], ["proto"])?;
+    let files = ["service", "csi", "registration"].map(|name| format!("proto/{name}.proto"));
+    let descriptors = protox::compile(&files, ["proto"])?;
     tonic_prost_build::configure()
         // Both carry secrets or tokens: `src/proto.rs` writes their `Debug` by hand.
         .skip_debug([
             "v1alpha1.MountRequest",
             "v1alpha1.MountResponse",
             "v1alpha1.File",
+            "csi.v1.NodePublishVolumeRequest",
         ])
         // Contents are shared with the store instead of copied for every pod.
         .bytes("v1alpha1.File.contents")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
-    println!("cargo:rerun-if-changed=proto/service.proto");
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
     println!("cargo:rerun-if-changed=proto/build.rs");
     if packs_relocations() {
         // 0.8 MB of tables, all of them read at the start, become 20 kB.

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod canary;
+mod chart;
 mod cli;
 mod cloud;
 mod driver;

@@ -103,7 +103,13 @@ fn links_lead_somewhere() {
         .skip(1)
         .map(|rest| rest.split(')').next().unwrap())
     {
-        if !target.starts_with("http") {
+        if let Some(heading) = target.strip_prefix('#') {
+            let heading = heading.replace('-', " ");
+            let found = README
+                .lines()
+                .any(|line| line.to_lowercase() == format!("## {heading}"));
+            assert!(found, "{target}");
+        } else if !target.starts_with("http") {
             assert!(root.join(target).exists(), "{target}");
         }
     }

@@ -1,7 +1,7 @@
 //! A stand-in for the Secrets Store CSI Driver v1.6.0, for the demo and the tests.
 //!
 //! It calls a provider as the real driver does and keeps a volume's files as it does. What is
-//! different: a volume is a plain folder instead of a tmpfs, SecretProviderClasses and pod statuses
+//! different: a volume is a plain folder unless [`Mounts`] mount it, SecretProviderClasses and pod statuses
 //! are kept here instead of in Kubernetes, and the folder's time of change is kept here too, so that
 //! a test's clock decides what is young.
 //!
@@ -21,7 +21,11 @@ use crate::clock::Clock;
 use crate::proto::{MountRequest, MountResponse};
 
 mod client;
+mod mounts;
 mod writer;
+
+pub use mounts::Mounts;
+use mounts::PlainFolders;
 
 /// What the real driver is told by flags.
 #[derive(Clone, Debug)]
@@ -103,17 +107,24 @@ pub struct Driver {
     config: DriverConfig,
     clock: Clock,
     clients: client::Clients,
+    mounts: Box<dyn Mounts>,
     state: Mutex<State>,
 }
 
 impl Driver {
     /// A driver that knows no class and no volume.
     pub fn new(config: DriverConfig, clock: Clock) -> Self {
+        Self::with_mounts(config, clock, Box::new(PlainFolders))
+    }
+
+    /// The same, with volumes that are mounted.
+    pub fn with_mounts(config: DriverConfig, clock: Clock, mounts: Box<dyn Mounts>) -> Self {
         let clients = client::Clients::new(config.providers_dir.clone(), config.max_recv_bytes);
         Self {
             config,
             clock,
             clients,
+            mounts,
             state: Mutex::default(),
         }
     }
@@ -158,7 +169,6 @@ impl Driver {
             && !is_uncertain(error.code())
             && !self.is_mounted(&pod.target_path)
         {
-            self.state().volumes.remove(&pod.target_path);
             // The folder may never have been made.
             let _ = fs::remove_dir_all(&pod.target_path);
         }
@@ -175,6 +185,7 @@ impl Driver {
         deadline: Duration,
     ) -> Result<(), Status> {
         let target = &pod.target_path;
+        self.forget_removed(target);
         if self.is_young(target) {
             return Ok(());
         }
@@ -188,6 +199,10 @@ impl Driver {
         }
         let class = self.class(pod)?;
         let request = mount_request(&class, pod)?;
+        if !mounted {
+            let made = self.mounts.mount(target);
+            made.map_err(|e| Status::internal(e.to_string()))?;
+        }
         match self.fill(&class.provider, request, pod, deadline).await {
             Ok(objects) => {
                 if let Some(volume) = self.state().volumes.get_mut(target) {
@@ -204,6 +219,8 @@ impl Driver {
                 Ok(())
             }
             Err(error) => {
+                // As the real one: the folder stays, and is young.
+                let _ = self.mounts.unmount(target);
                 let (ns, name) = (&pod.namespace, &pod.pod);
                 Err(Status::new(
                     error.code(),
@@ -224,7 +241,8 @@ impl Driver {
     /// A folder that cannot be removed.
     pub fn node_unpublish_volume(&self, target_path: &Path) -> Result<(), Status> {
         self.state().volumes.remove(target_path);
-        match fs::remove_dir_all(target_path) {
+        let removed = self.mounts.unmount(target_path);
+        match removed.and_then(|()| fs::remove_dir_all(target_path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Status::internal(error.to_string()))
             }
@@ -295,6 +313,13 @@ impl Driver {
             .volumes
             .get(target)
             .is_some_and(|volume| volume.mounted)
+    }
+
+    /// kubelet removes a folder after a final error: what is known of it goes too.
+    fn forget_removed(&self, target: &Path) {
+        if !target.exists() {
+            self.state().volumes.remove(target);
+        }
     }
 
     fn touch(&self, target: &Path, mounted: bool) {

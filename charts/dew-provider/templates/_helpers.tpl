@@ -1,0 +1,50 @@
+{{- define "dew-provider.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Quoted: a release may be called y or 1, which YAML does not read as text. */}}
+{{- define "dew-provider.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end }}
+
+{{- define "dew-provider.labels" -}}
+{{ include "dew-provider.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "dew-provider.image" -}}
+{{- with .Values.image -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* YAML reads a bare off as false. */}}
+{{- define "dew-provider.allowList" -}}
+{{ .Values.serviceAccountAllowList | default "off" }}
+{{- end }}
+
+{{/* What the schema cannot say readably. */}}
+{{- define "dew-provider.check" -}}
+{{- with .Values.credentials }}
+{{- if and (eq .source "secret") (not .secret.name) }}
+{{- fail "\n\ncredentials.source is secret, but credentials.secret.name is empty: name a Secret of the release's namespace" }}
+{{- end }}
+{{- if and (eq .source "environment") (not .environment) }}
+{{- fail "\n\ncredentials.source is environment, but credentials.environment is empty: give HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK" }}
+{{- end }}
+{{- if and (ne .source "secret") .secret.name }}
+{{- fail (printf "\n\ncredentials.secret.name is %s, but credentials.source is %s: set the source to secret" .secret.name .source) }}
+{{- end }}
+{{- if and (ne .source "environment") .environment }}
+{{- fail (printf "\n\ncredentials.environment is given, but credentials.source is %s: set the source to environment" .source) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
+{{- fail "\n\nmetrics.serviceMonitor needs metrics.service.enabled: true" }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,97 @@
+//! The chart beside the program: what both must say alike. helm itself is run by `tests/cluster`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap()
+}
+
+#[test]
+fn versions_are_one() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = yaml("charts/dew-provider/Chart.yaml");
+    assert_eq!(
+        (&chart["version"], &chart["appVersion"]),
+        (&json!(version), &json!(version))
+    );
+    for file in [
+        "manifests/install.yaml",
+        "tests/cluster/emulator.yaml",
+        "tests/cluster/image",
+    ] {
+        assert!(
+            read(file).contains(&format!("dew-provider:{version}")),
+            "{file}"
+        );
+    }
+    assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
+}
+
+/// Names and defaults of the driver's chart 1.6.0: charts/secrets-store-csi-driver/values.yaml there.
+#[test]
+fn the_drivers_chart_is_told_to_rotate_and_to_skip_as_little_as_it_can() {
+    let values = yaml("charts/dew-provider/values.yaml");
+    let handed_down = json!({
+        "install": true,
+        "enableSecretRotation": true,
+        "rotationPollInterval": "1s",
+        "tokenRequests": [],
+        "syncSecret": {"enabled": false},
+    });
+    assert_eq!(values["secrets-store-csi-driver"], handed_down);
+    let chart = yaml("charts/dew-provider/Chart.yaml");
+    let lock = yaml("charts/dew-provider/Chart.lock");
+    let dependency = &chart["dependencies"][0];
+    assert_eq!(dependency["condition"], "secrets-store-csi-driver.install");
+    assert_eq!(dependency["version"], "1.6.x");
+    assert!(
+        lock["dependencies"][0]["version"]
+            .as_str()
+            .unwrap()
+            .starts_with("1.6.")
+    );
+    assert_eq!(
+        lock["dependencies"][0]["repository"],
+        dependency["repository"]
+    );
+}
+
+#[test]
+fn defaults_are_the_programs() {
+    let values = yaml("charts/dew-provider/values.yaml");
+    let readme = read("README.md");
+    for (flag, default) in [
+        (
+            "--rotation-poll-interval",
+            &values["rotation_poll_interval"],
+        ),
+        (
+            "--service-account-allow-list",
+            &values["serviceAccountAllowList"],
+        ),
+        ("--csms-qps", &values["endpoints"]["qps"]),
+        ("--csms-burst", &values["endpoints"]["burst"]),
+        ("--provider-name", &values["driver"]["providerNames"][0]),
+        ("--socket-dir", &values["driver"]["providersDir"]),
+        ("--log-level", &values["logging"]["level"]),
+        ("--log-format", &values["logging"]["format"]),
+    ] {
+        let default = default
+            .as_str()
+            .map_or_else(|| default.to_string(), ToOwned::to_owned);
+        let row = readme
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{flag}` |")))
+            .unwrap();
+        assert!(
+            row.contains(&format!("| `{default}` |")),
+            "{flag} {default}: {row}"
+        );
+    }
+}

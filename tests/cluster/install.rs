@@ -1,0 +1,237 @@
+//! The chart's release: installed, tested, upgraded, uninstalled.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
+use serde_json::{Value, json};
+
+use super::kubernetes::{
+    apply, class, delete_pods, kubectl, pod, read, run, tree, until, wait_event, wait_ready,
+};
+use super::node::{CLOUD, Node, text};
+
+const RELEASE: &str = "dew-provider";
+const NAMESPACE: &str = "kube-system";
+const SELECTOR: &str =
+    "app.kubernetes.io/name=dew-provider,app.kubernetes.io/instance=dew-provider";
+
+/// The chart without the driver's, which `tests/cluster/test` puts there.
+fn chart() -> String {
+    std::env::var("DEW_CHART").expect("DEW_CHART names the copy of the chart")
+}
+
+fn helm(arguments: &[&str]) -> Result<String> {
+    let mut all = arguments.to_vec();
+    all.extend(["--namespace", NAMESPACE]);
+    run("helm", &all, "")
+}
+
+fn install(more: &[&str]) -> Result<String> {
+    let chart = chart();
+    let (csms, iam) = (
+        format!("endpoints.csms={CLOUD}"),
+        format!("endpoints.iam={CLOUD}"),
+    );
+    let mut arguments = vec![
+        "upgrade",
+        "--install",
+        RELEASE,
+        &chart,
+        "--wait",
+        "--timeout",
+        "120s",
+    ];
+    for value in [
+        "region=cn-north-4",
+        &csms,
+        &iam,
+        "credentials.source=secret",
+        "credentials.secret.name=csms",
+        "test.secretName=installed",
+        "endpoints.qps=50",
+        "image.pullPolicy=Never",
+    ] {
+        arguments.extend(["--set", value]);
+    }
+    arguments.extend(more);
+    helm(&arguments)
+}
+
+pub(crate) fn wait_rolled_out() -> Result<()> {
+    kubectl(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        "daemonset/dew-provider",
+        "--timeout=60s",
+    ])
+    .map(drop)
+}
+
+/// Kills the provider's pod without giving it time.
+pub(crate) fn kill() -> Result<()> {
+    kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "pod",
+        "-l",
+        SELECTOR,
+        "--grace-period=0",
+        "--force",
+    ])
+    .map(drop)
+}
+
+/// The node's boot in the order driver, pod, provider: the pod waits, and starts.
+pub(crate) fn provider_after_driver(node: &mut Node) -> Result<()> {
+    node.create("installed", text("one"))?;
+    let objects = "- {objectName: installed, objectType: csms, objectVersion: latest}";
+    apply(&class("default", "installed", objects, &["installed"]))?;
+    apply(&[pod("default", "early", &["installed"])])?;
+    wait_event(
+        "default",
+        "early",
+        &["provider not found: provider \"cce\""],
+    )?;
+    let file = format!("[basic]\nak = {DEMO_ACCESS_KEY}\nsk = {DEMO_SECRET_KEY}\n");
+    apply(&[json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": NAMESPACE, "name": "csms"},
+        "stringData": {"credentials": file},
+    })])?;
+    install(&[])?;
+    wait_ready("default", &["early"])?;
+    ensure!(read("default", "early", "/mnt/secrets/installed")? == "one");
+    Ok(())
+}
+
+pub(crate) fn release(_: &mut Node) -> Result<()> {
+    wait_rolled_out()?;
+    let set = kubectl(&["-n", NAMESPACE, "get", "daemonset", RELEASE, "-o", "json"])?;
+    let set: Value = serde_json::from_str(&set)?;
+    let spec = &set["spec"]["template"]["spec"];
+    ensure!(spec["priorityClassName"] == "system-node-critical");
+    ensure!(
+        spec["hostNetwork"].is_null() && spec["tolerations"][0] == json!({"operator": "Exists"})
+    );
+    let security = &spec["containers"][0]["securityContext"];
+    ensure!(
+        security["readOnlyRootFilesystem"] == true
+            && security["capabilities"]["drop"] == json!(["ALL"])
+    );
+    let paths: Vec<_> = spec["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v["hostPath"]["path"].as_str())
+        .collect();
+    ensure!(
+        paths == ["/var/run/secrets-store-csi-providers"],
+        "host paths {paths:?}"
+    );
+    // What it may do, by the API server itself.
+    let account = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
+    let may = |verb: &str, resource: &str| {
+        kubectl(&["auth", "can-i", verb, resource, "-A", "--as", &account]).is_ok()
+    };
+    for (verb, resource, expected) in [
+        ("get", "serviceaccounts", true),
+        (
+            "watch",
+            "secretproviderclasses.secrets-store.csi.x-k8s.io",
+            true,
+        ),
+        ("list", "serviceaccounts", false),
+        ("get", "secrets", false),
+        ("list", "pods", false),
+        ("patch", "pods", false),
+        ("create", "serviceaccounts/token", false),
+    ] {
+        ensure!(
+            may(verb, resource) == expected,
+            "{verb} {resource}: not {expected}"
+        );
+    }
+    Ok(())
+}
+
+/// Why the chart runs the provider as root: the folder of sockets is root's, and kubelet makes it so.
+pub(crate) fn another_user(_: &mut Node) -> Result<()> {
+    let folder = "/var/run/secrets-store-csi-providers";
+    let pod = |name: &str, user: u32| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "default", "name": name},
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{
+                    "name": "main", "image": "dew-provider:0.1.0", "imagePullPolicy": "Never",
+                    "args": ["serve", "--provider-name", name, "--service-account-allow-list", "off"],
+                    "securityContext": {"runAsUser": user, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                    "volumeMounts": [{"name": "sockets", "mountPath": folder}],
+                }],
+                "volumes": [{"name": "sockets", "hostPath": {"path": folder}}],
+            },
+        })
+    };
+    apply(&[pod("root", 0), pod("nobody", 65532)])?;
+    until("the refusal", || {
+        let log = kubectl(&["logs", "nobody"])?;
+        ensure!(
+            log.contains("nobody.sock: it cannot be bound: Permission denied"),
+            "{log}"
+        );
+        Ok(())
+    })?;
+    // Root needs no capability for it.
+    until("the socket of root", || {
+        ensure!(std::path::Path::new(folder).join("root.sock").exists());
+        Ok(())
+    })?;
+    delete_pods("default", &["root", "nobody"])
+}
+
+pub(crate) fn helm_test(_: &mut Node) -> Result<()> {
+    let told = helm(&["test", RELEASE, "--timeout", "120s"])?;
+    ensure!(told.contains("Phase:          Succeeded"), "{told}");
+    Ok(())
+}
+
+pub(crate) fn upgrade(_: &mut Node) -> Result<()> {
+    let before = read("default", "early", "/mnt/secrets/installed")?;
+    install(&[
+        "--set",
+        "rotation_poll_interval=1m",
+        "--set",
+        "logging.format=json",
+    ])?;
+    wait_rolled_out()?;
+    ensure!(read("default", "early", "/mnt/secrets/installed")? == before);
+    apply(&[pod("default", "upgraded", &["installed"])])?;
+    wait_ready("default", &["upgraded"])?;
+    let log = kubectl(&["-n", NAMESPACE, "logs", "-l", SELECTOR])?;
+    ensure!(log.contains("\"interval_seconds\":60"), "{log}");
+    // Wrong values change nothing.
+    ensure!(install(&["--set", "rotation_poll_interval=2min"]).is_err());
+    wait_rolled_out()
+}
+
+pub(crate) fn dry_run(_: &mut Node) -> Result<()> {
+    for folder in ["manifests/install.yaml", "manifests/examples"] {
+        let path = tree(folder).display().to_string();
+        kubectl(&["apply", "--dry-run=server", "-f", &path])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn uninstall(_: &mut Node) -> Result<()> {
+    helm(&["uninstall", RELEASE, "--wait", "--timeout", "60s"])?;
+    // Longer than kubelet's next look at the volume would need to lose its files, were it to.
+    std::thread::sleep(Duration::from_secs(5));
+    read("default", "early", "/mnt/secrets/installed")?;
+    until("the socket's end", || {
+        ensure!(!std::path::Path::new("/var/run/secrets-store-csi-providers/cce.sock").exists());
+        Ok(())
+    })
+}

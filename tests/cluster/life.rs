@@ -1,0 +1,114 @@
+//! Restarts, crowds, and what passes meanwhile.
+
+use anyhow::{Result, ensure};
+
+use super::install;
+use super::kubernetes::{
+    apply, class, delete_pods, kubectl, pod, read, until, wait_event, wait_ready,
+};
+use super::node::{Node, text};
+
+const CROWD: &str = "crowd";
+
+fn crowd(node: &Node) -> Result<()> {
+    if kubectl(&["get", "secretproviderclass", CROWD]).is_ok() {
+        return Ok(());
+    }
+    node.create(CROWD, text("for all"))?;
+    let objects = "- {objectName: crowd, objectType: csms, objectVersion: latest}";
+    apply(&class("default", CROWD, objects, &[CROWD]))
+}
+
+fn pods(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("{prefix}-{i}")).collect()
+}
+
+fn names(pods: &[String]) -> Vec<&str> {
+    pods.iter().map(String::as_str).collect()
+}
+
+fn start(names: &[&str]) -> Result<()> {
+    apply(
+        &names
+            .iter()
+            .map(|name| pod("default", name, &[CROWD]))
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn all_read(names: &[&str]) -> Result<()> {
+    wait_ready("default", names)?;
+    for name in names {
+        ensure!(
+            read("default", name, "/mnt/secrets/crowd")? == "for all",
+            "{name}"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn thirty_pods(node: &mut Node) -> Result<()> {
+    crowd(node)?;
+    let thirty = pods("crowd", 30);
+    start(&names(&thirty))?;
+    all_read(&names(&thirty))?;
+    delete_pods("default", &names(&thirty))?;
+    // Nothing stays mounted for pods that are gone.
+    until("the end of the volumes", || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let pods = kubectl(&[
+            "get",
+            "pods",
+            "-A",
+            "-o",
+            "jsonpath={.items[*].metadata.uid}",
+        ])?;
+        let stale = mounts
+            .lines()
+            .filter(|line| line.contains("kubernetes.io~csi"));
+        let stale: Vec<_> = stale
+            .filter(|line| !pods.split(' ').any(|uid| line.contains(uid)))
+            .collect();
+        ensure!(stale.is_empty(), "{stale:?}");
+        Ok(())
+    })
+}
+
+pub(crate) fn killed(node: &mut Node) -> Result<()> {
+    crowd(node)?;
+    let before = pods("before", 5);
+    start(&names(&before))?;
+    install::kill()?;
+    let after = pods("after", 5);
+    start(&names(&after))?;
+    delete_pods("default", &names(&before[..2]))?;
+    install::wait_rolled_out()?;
+    all_read(&names(&after))?;
+    all_read(&names(&before[2..]))?;
+    delete_pods("default", &names(&after))
+}
+
+/// The node's boot in the order provider, pod, driver.
+pub(crate) fn driver_restarts(node: &mut Node) -> Result<()> {
+    crowd(node)?;
+    node.stop_driver()?;
+    start(&["driverless"])?;
+    wait_event("default", "driverless", &["MountVolume.SetUp failed"])?;
+    node.start_driver()?;
+    all_read(&["driverless"])?;
+    delete_pods("default", &["driverless"])
+}
+
+/// Within the interval of a minute and kubelet's own, which looks after a volume every 60 to 90 s.
+pub(crate) fn rotation(node: &mut Node) -> Result<()> {
+    ensure!(read("default", "upgraded", "/mnt/secrets/installed")? == "one");
+    node.put("installed", text("two"))?;
+    let follow = || {
+        until("the new version", || {
+            ensure!(read("default", "upgraded", "/mnt/secrets/installed")? == "two");
+            Ok(())
+        })
+    };
+    // Up to two and a half minutes in all.
+    follow().or_else(|_| follow())
+}
