@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Jitter};
 use crate::cloud::{self, Cloud, Env, Region};
-use crate::kube::{Accounts, Classes};
+use crate::kube::{Accounts, Classes, Events};
 use crate::observe::admin::{self, Admin};
 use crate::observe::metrics::Metrics;
 use crate::observe::{Latch, Readiness};
@@ -48,6 +48,8 @@ pub struct Config {
     /// How old `latest` may be in a volume that is mounted: `rotation_poll_interval`, or less where
     /// the demo says so.
     pub interval: Duration,
+    /// For how long what was fetched may stand in while the cloud cannot be asked.
+    pub stale_limit: Duration,
     /// Whether ServiceAccounts' lists decide.
     pub allow_list: AllowListMode,
     /// How to reach the cloud.
@@ -109,12 +111,17 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         Some(kube) => Some(watch_kube(kube, &readiness, &background)?),
         None => None,
     };
+    let (kube, events) = match kube {
+        Some((classes, accounts, events)) => (Some((classes, accounts)), Some(events)),
+        None => (None, None),
+    };
     let accounts = kube.as_ref().map(|(_, accounts)| accounts.clone());
     let provider = Provider::new(
         Authorizer::new(config.allow_list, kube),
         resolver,
-        Store::new(cloud, &metrics),
+        Store::new(cloud, &metrics, config.stale_limit),
         config.interval,
+        events,
         Arc::clone(&metrics),
     );
 
@@ -203,7 +210,7 @@ fn watch_kube(
     config: kube::Config,
     readiness: &Readiness,
     background: &CancellationToken,
-) -> Result<(Classes, Accounts)> {
+) -> Result<(Classes, Accounts, Events)> {
     let client = kube::Client::try_from(config).context("the Kubernetes client cannot be made")?;
     let (classes, watch) = Classes::watch(client.clone());
     spawn_until(background, watch);
@@ -213,7 +220,7 @@ fn watch_kube(
         awaited.ready().await;
         drop(latch);
     });
-    Ok((classes, Accounts::new(client)))
+    Ok((classes, Accounts::new(client.clone()), Events::new(client)))
 }
 
 async fn serve_admin(

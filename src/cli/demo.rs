@@ -29,6 +29,8 @@ const EXAMPLE_TEXT: &str = include_str!("../../manifests/examples/database-passw
 const SECRET: &str = "shop-db";
 /// Stands in for `rotation_poll_interval`, whose least is a minute.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// As `--stale-limit`'s default.
+const STALE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the stand-in for kubelet has volumes looked after; the real one takes 60 to 90 s.
 const KUBELET: Duration = Duration::from_millis(200);
 /// What any step may take before the demo says that it failed.
@@ -116,6 +118,7 @@ impl Demo {
             region: Some(DEMO_REGION.parse()?),
             project: None,
             interval: INTERVAL,
+            stale_limit: STALE_LIMIT,
             allow_list: AllowListMode::Off,
             cloud: endpoints.clone(),
             admin_address: Some(([127, 0, 0, 1], 0).into()),
@@ -216,9 +219,25 @@ impl Demo {
             .err()
             .context("a pod without permission was served")?;
         say(&format!(
-            "5. A \"no\" is final. What kubelet shows of a third pod whose identity lost its right:\n   {}\n",
+            "5. A \"no\" is final. What kubelet shows of a third pod, whose identity lost its right:\n   {}\n",
             refused.message()
         ))?;
+
+        // The right is there again.
+        self.mount(&self.pod("shop-3")).await?;
+        self.emulator.add_faults(&format!(
+            r#"{{"match": {match_reads}, "fault": {{"reset": true}}}}"#
+        ))?;
+        sleep(INTERVAL).await;
+        let fourth = self.pod("shop-4");
+        let took = self.mount(&fourth).await?;
+        say(&format!(
+            "6. CSMS is gone: every connection is reset. A fourth pod starts, in {:.1} s, with what was fetched\n   \
+             last; a metric, the log and an Event of the pod tell that it could not be confirmed.\n{}",
+            took.as_secs_f64(),
+            tree(&fourth.target_path)?
+        ))?;
+        self.emulator.clear_faults();
         if keep {
             self.keep(&first).await
         } else {

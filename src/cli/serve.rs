@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
@@ -55,6 +56,17 @@ pub struct ServeArgs {
         value_name = "MINUTES"
     )]
     pub rotation_poll_interval: RotationPollInterval,
+
+    /// For how long pods may get what was fetched before while CSMS cannot be asked, such as 24h or
+    /// 30m; 0 for never
+    #[arg(
+        long,
+        env = "DEW_STALE_LIMIT",
+        default_value = "24h",
+        value_parser = stale_limit,
+        value_name = "TIME"
+    )]
+    pub stale_limit: Duration,
 
     /// Whether the ServiceAccount's annotation cce.io/dew-resource must list the secrets
     #[arg(
@@ -166,6 +178,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         region: args.region,
         project: args.project_id,
         interval: args.rotation_poll_interval.into(),
+        stale_limit: args.stale_limit,
         allow_list: args.service_account_allow_list,
         cloud: args.cloud.into(),
         admin_address: Some(args.admin_address),
@@ -195,6 +208,26 @@ async fn kube_config(args: &ServeArgs) -> Result<Option<kube::Config>> {
              Run in a pod, give --kubeconfig, or set --service-account-allow-list off"
         )),
     }
+}
+
+/// Longest time for which an old value may stand in.
+const MAX_STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+fn stale_limit(text: &str) -> Result<Duration, String> {
+    let rule = "write hours or minutes up to 168h, such as 24h or 30m, or 0 for never";
+    let (digits, unit) = match text.split_at_checked(text.len().saturating_sub(1)) {
+        _ if text == "0" => return Ok(Duration::ZERO),
+        Some((digits, "h")) => (digits, 60 * 60),
+        Some((digits, "m")) => (digits, 60),
+        _ => return Err(rule.to_owned()),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let count: u64 = digits.parse().ok().filter(|_| plain).ok_or(rule)?;
+    let limit = Duration::from_secs(count.saturating_mul(unit));
+    if limit > MAX_STALE {
+        return Err(rule.to_owned());
+    }
+    Ok(limit)
 }
 
 /// A core file would hold every secret.

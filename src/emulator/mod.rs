@@ -100,6 +100,11 @@ impl Emulator {
         Ok(control::take_faults(&self.cloud, rules.as_bytes())?)
     }
 
+    /// As `DELETE /_emulator/faults`.
+    pub fn clear_faults(&self) {
+        self.cloud.lock().faults.clear();
+    }
+
     /// As `DELETE /_emulator/calls`.
     pub fn clear_calls(&self) {
         self.cloud.lock().calls = Default::default();

@@ -17,8 +17,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 pub mod accounts;
+pub mod events;
 
 pub use accounts::Accounts;
+pub use events::Events;
 
 /// One request to the API server, whatever the Mount has left.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

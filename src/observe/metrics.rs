@@ -40,7 +40,8 @@ pub struct OperationLabels {
 /// How the store answered.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct StoreLabels {
-    /// `hit` (fresh), `joined` (waited for another's fetch), `fetched`, or `failed`.
+    /// `hit` (fresh), `joined` (waited for another's fetch), `fetched`, `stale` (served in an
+    /// outage), or `failed`.
     pub result: &'static str,
 }
 

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use tokio::time::Instant;
 
-use super::error::{MountError, ObjectError, Reason};
+use super::error::{MountError, ObjectError};
 use super::resolve::{Plan, Planned};
 use crate::cloud::Caller;
 use crate::cloud::error::{ApiError, Kind};
-use crate::store::{Key, Selector, Store, Version};
+use crate::store::{Key, LastGood, Selector, Store, Version};
 
 /// Objects of one mount that are asked for at once; the client's rate limit is below that.
 const CONCURRENCY: usize = 32;
+/// How long the cloud is waited for where a value from before may stand in.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Part of the time left that the first region may use where there is a second.
 const PRIMARY_SHARE: f32 = 0.5;
 
@@ -25,6 +28,17 @@ pub struct Fetched {
     pub caller: Arc<Caller>,
     /// `None` for an optional object that does not exist.
     pub secret: Option<Arc<Version>>,
+    /// Why it could not be confirmed, where it is what was fetched before an outage.
+    pub stale: Option<Stale>,
+}
+
+/// A value that the cloud could not confirm.
+#[derive(Debug)]
+pub struct Stale {
+    /// How long ago it was confirmed.
+    pub age: Duration,
+    /// How asking for it failed; `None` where it failed so lately that it was not asked again.
+    pub error: Option<ApiError>,
 }
 
 /// Fetches all objects, each no older than its entry of `max_ages`, or tells of all that failed.
@@ -79,47 +93,78 @@ async fn one(
         Selector::Stage(_) => "stage",
         Selector::Latest | Selector::Version(_) => "objectVersion",
     };
-    let left = plan
-        .deadline
-        .saturating_duration_since(tokio::time::Instant::now());
-    let deadline = match plan.failover {
-        Some(_) => plan.deadline - left.mul_f32(1.0 - PRIMARY_SHARE),
-        None => plan.deadline,
-    };
-    let error = match store
-        .get(&plan.caller, plan.keys[index].clone(), max_age, deadline)
-        .await
+    let key = &plan.keys[index];
+    let last_good = store.last_good(key);
+    if let Some(last) = &last_good
+        && last.known_outage
     {
-        Ok(version) => return Ok(fetched(planned, &plan.caller, Some(version))),
+        return Ok(stale(planned, &plan.caller, last, None, store));
+    }
+    let mut deadline = plan.deadline;
+    if last_good.is_some() {
+        deadline = deadline.min(Instant::now() + PATIENCE);
+    }
+    let error = match ask(plan, index, max_age, deadline, store).await {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
-    let error = match (&plan.failover, error.kind.is_outage()) {
-        (Some(other), true) => {
-            let key = Key::new(other, &object.name, &object.selector);
-            match store.get(other, key, max_age, plan.deadline).await {
-                Ok(version) => return Ok(fetched(planned, other, Some(version))),
-                Err(second) => return Err(both(object_name(planned), field, &error, &second)),
-            }
-        }
-        _ => error,
-    };
+    if error.kind.is_outage()
+        && let Some(last) = &last_good
+    {
+        return Ok(stale(planned, &plan.caller, last, Some(error), store));
+    }
     if object.optional && error.kind == Kind::NotFound {
         return Ok(fetched(planned, &plan.caller, None));
     }
-    Err(ObjectError::from_api(object_name(planned), field, &error))
+    Err(ObjectError::from_api(&object.name, field, &error))
 }
 
-fn object_name(planned: &Planned) -> &str {
-    &planned.object.name
+/// Asks the first region, and where that could not answer the second.
+async fn ask(
+    plan: &Plan,
+    index: usize,
+    max_age: Option<Duration>,
+    deadline: Instant,
+    store: &Store,
+) -> Result<Fetched, ApiError> {
+    let planned = &plan.objects[index];
+    let left = deadline.saturating_duration_since(Instant::now());
+    let first = match plan.failover {
+        Some(_) => deadline - left.mul_f32(1.0 - PRIMARY_SHARE),
+        None => deadline,
+    };
+    let key = plan.keys[index].clone();
+    let error = match store.get(&plan.caller, key, max_age, first).await {
+        Ok(version) => return Ok(fetched(planned, &plan.caller, Some(version))),
+        Err(error) => error,
+    };
+    let Some(other) = plan.failover.as_ref().filter(|_| error.kind.is_outage()) else {
+        return Err(error);
+    };
+    let key = Key::new(other, &planned.object.name, &planned.object.selector);
+    match store.get(other, key, max_age, deadline).await {
+        Ok(version) => Ok(fetched(planned, other, Some(version))),
+        // The first one's failure decides, both are told.
+        Err(second) => Err(ApiError {
+            message: format!("{}; failoverRegion: {second}", error.message),
+            ..error
+        }),
+    }
 }
 
-/// Neither region answered: the first one's failure decides, both are told.
-fn both(object: &str, field: &'static str, first: &ApiError, second: &ApiError) -> ObjectError {
-    ObjectError {
-        reason: Reason::from(first.kind),
-        object: object.to_owned(),
-        field,
-        message: format!("{first}; failoverRegion: {second}"),
+/// What was fetched before the outage.
+fn stale(
+    planned: &Planned,
+    caller: &Arc<Caller>,
+    last: &LastGood,
+    error: Option<ApiError>,
+    store: &Store,
+) -> Fetched {
+    store.served_stale();
+    let age = last.age;
+    Fetched {
+        stale: Some(Stale { age, error }),
+        ..fetched(planned, caller, Some(Arc::clone(&last.version)))
     }
 }
 
@@ -128,5 +173,6 @@ fn fetched(planned: &Planned, caller: &Arc<Caller>, secret: Option<Arc<Version>>
         planned: planned.clone(),
         caller: Arc::clone(caller),
         secret,
+        stale: None,
     }
 }

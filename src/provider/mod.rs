@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::{Request as Grpc, Response, Status};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use crate::kube::Events;
 use crate::observe::metrics::{Metrics, MountLabels};
 use crate::proto::csi_driver_provider_server::CsiDriverProvider;
 use crate::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
@@ -29,10 +30,14 @@ pub mod volumes;
 
 use authorize::Authorizer;
 use error::{MountError, Reason};
-use request::Request;
+use fetch::Fetched;
+use request::{Pod, Request};
 use resolve::Resolver;
 use spec_cache::SpecCache;
 use volumes::{VolumeId, Volumes};
+
+/// Reason of the Event of a pod that got a value from before an outage.
+const STALE: &str = "SecretNotConfirmed";
 
 /// The provider. Clones share everything.
 #[derive(Clone, Debug)]
@@ -45,16 +50,19 @@ struct Parts {
     store: Store,
     specs: SpecCache,
     volumes: Volumes,
+    events: Option<Events>,
     metrics: Arc<Metrics>,
 }
 
 impl Provider {
-    /// Puts the parts together; `interval` is `rotation_poll_interval`.
+    /// Puts the parts together; `interval` is `rotation_poll_interval`; without `events` pods'
+    /// Events are not written.
     pub fn new(
         authorizer: Authorizer,
         resolver: Resolver,
         store: Store,
         interval: Duration,
+        events: Option<Events>,
         metrics: Arc<Metrics>,
     ) -> Self {
         // At zero from the start: a rate can be taken of the first failure too.
@@ -73,6 +81,7 @@ impl Provider {
             store,
             specs,
             volumes,
+            events,
             metrics,
         }))
     }
@@ -97,8 +106,35 @@ impl Parts {
         let plan = self.resolver.resolve(&authorized)?;
         let max_ages = self.volumes.max_ages(&volume, &plan.keys);
         let fetched = fetch::fetch(&plan, &max_ages, &self.store).await?;
+        self.tell_stale(&authorized.request.pod, &fetched);
         let response = files::files(fetched, default_mode)?;
         Ok((response, self.volumes.filled(volume, &plan.keys)))
+    }
+
+    /// An outage that is bridged should not pass unseen.
+    fn tell_stale(&self, pod: &Pod, fetched: &[Fetched]) {
+        let mut served = Vec::new();
+        for item in fetched {
+            let (Some(stale), Some(secret)) = (&item.stale, &item.secret) else {
+                continue;
+            };
+            let object = &item.planned.object.name;
+            let version = &secret.id;
+            let error = stale.error.as_ref().map(ToString::to_string);
+            let confirmed_seconds_ago = stale.age.as_secs();
+            warn!(
+                object,
+                version, confirmed_seconds_ago, error, "served what was fetched before the outage"
+            );
+            served.push(format!("{object:?} {version}"));
+        }
+        if let (Some(events), false) = (&self.events, served.is_empty()) {
+            let text = format!(
+                "CSMS could not be asked; the volume has what was last fetched: {}",
+                served.join(", ")
+            );
+            events.warn(&pod.namespace, &pod.name, &pod.uid, STALE, text);
+        }
     }
 
     async fn answer(&self, message: Grpc<MountRequest>) -> Result<MountResponse, MountError> {

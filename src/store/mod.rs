@@ -25,6 +25,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most bytes of values, with an allowance for what is kept around each.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const ENTRY_OVERHEAD: usize = 512;
+/// For this long a failure is taken for the cloud's state.
+const OUTAGE_LASTS: Duration = Duration::from_secs(10);
 /// What one fetch may take, whoever started it.
 const FETCH_BUDGET: Duration = Duration::from_secs(45);
 
@@ -81,6 +83,27 @@ struct Held {
     /// When the fetch that confirmed it began.
     checked: Instant,
     used: Instant,
+    /// How the last fetch since then failed, if one did.
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy)]
+enum Failure {
+    /// The cloud could not answer.
+    Outage(Instant),
+    /// The cloud said no: denied, gone, disabled. What it gave before is not for new pods.
+    Refused,
+}
+
+/// What is left where the cloud cannot be asked.
+#[derive(Debug)]
+pub struct LastGood {
+    /// What the same identity fetched before.
+    pub version: Arc<Version>,
+    /// How long ago it was confirmed.
+    pub age: Duration,
+    /// Whether the cloud failed so lately that asking it again would only cost time.
+    pub known_outage: bool,
 }
 
 impl Held {
@@ -104,6 +127,7 @@ struct Inner {
     shelf: Mutex<Shelf>,
     flights: Flights<Key, Result<Arc<Version>, ApiError>>,
     max_bytes: usize,
+    stale_limit: Duration,
     requests: Family<StoreLabels, Counter>,
     /// Taken out of `requests`: counted for every object of every repeated mount.
     hits: Counter,
@@ -111,18 +135,24 @@ struct Inner {
 }
 
 impl Store {
-    /// An empty store that asks `cloud`.
-    pub fn new(cloud: Cloud, metrics: &Metrics) -> Self {
-        Self::with_max_bytes(cloud, metrics, MAX_BYTES)
+    /// An empty store that asks `cloud`, whose values are a last resort for `stale_limit`.
+    pub fn new(cloud: Cloud, metrics: &Metrics, stale_limit: Duration) -> Self {
+        Self::with_max_bytes(cloud, metrics, stale_limit, MAX_BYTES)
     }
 
     /// The same with another bound on the bytes held.
-    pub fn with_max_bytes(cloud: Cloud, metrics: &Metrics, max_bytes: usize) -> Self {
+    pub fn with_max_bytes(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        max_bytes: usize,
+    ) -> Self {
         Self(Arc::new(Inner {
             cloud,
             shelf: Mutex::default(),
             flights: Flights::default(),
             max_bytes,
+            stale_limit,
             requests: metrics.store.clone(),
             hits: metrics
                 .store
@@ -176,6 +206,33 @@ impl Store {
         result
     }
 
+    /// What `key` had last, if the cloud did not refuse it since, and it is not too old.
+    pub fn last_good(&self, key: &Key) -> Option<LastGood> {
+        let now = Instant::now();
+        let mut shelf = self.0.shelf();
+        let held = shelf.held.get_mut(key)?;
+        let age = now.duration_since(held.checked);
+        let known_outage = match held.failure {
+            Some(Failure::Refused) => return None,
+            Some(Failure::Outage(at)) => now.duration_since(at) < OUTAGE_LASTS,
+            None => false,
+        };
+        if age > self.0.stale_limit {
+            return None;
+        }
+        held.used = now;
+        Some(LastGood {
+            version: Arc::clone(&held.version),
+            age,
+            known_outage,
+        })
+    }
+
+    /// Counts a value that was served as a last resort.
+    pub fn served_stale(&self) {
+        self.0.count("stale");
+    }
+
     /// Drops what nobody used for a day. To be called now and then.
     pub fn sweep(&self) {
         let now = Instant::now();
@@ -195,15 +252,29 @@ impl Inner {
     }
 
     async fn fetch(self: Arc<Self>, caller: Caller, key: Key) -> Result<Arc<Version>, ApiError> {
+        let result = self.ask(&caller, &key).await;
+        if let Err(error) = &result
+            && let Some(held) = self.shelf().held.get_mut(&key)
+        {
+            held.failure = Some(if error.kind.is_outage() {
+                Failure::Outage(Instant::now())
+            } else {
+                Failure::Refused
+            });
+        }
+        result
+    }
+
+    async fn ask(&self, caller: &Caller, key: &Key) -> Result<Arc<Version>, ApiError> {
         let begun = Instant::now();
         let deadline = begun + FETCH_BUDGET;
         let version = match &key.selector {
-            Selector::Latest => self.show(&caller, &key.secret, "latest", deadline).await?,
-            Selector::Version(id) => self.show(&caller, &key.secret, id, deadline).await?,
+            Selector::Latest => self.show(caller, &key.secret, "latest", deadline).await?,
+            Selector::Version(id) => self.show(caller, &key.secret, id, deadline).await?,
             Selector::Stage(stage) => {
                 let stage = self
                     .cloud
-                    .show_secret_stage(&caller, &key.secret, stage, deadline)
+                    .show_secret_stage(caller, &key.secret, stage, deadline)
                     .await?;
                 // The stage's holder is known now; its value never changes, so any age will do.
                 let id = stage.version_id;
@@ -218,11 +289,11 @@ impl Inner {
                     .map(|h| Arc::clone(&h.version));
                 match known {
                     Some(version) => version,
-                    None => self.show(&caller, &key.secret, &id, deadline).await?,
+                    None => self.show(caller, &key.secret, &id, deadline).await?,
                 }
             }
         };
-        if self.keep(key, Arc::clone(&version), begun) {
+        if self.keep(key.clone(), Arc::clone(&version), begun) {
             info!(version = version.id, "fetched");
         } else {
             debug!(version = version.id, "confirmed");
@@ -264,6 +335,7 @@ impl Inner {
             version,
             checked,
             used: Instant::now(),
+            failure: None,
         };
         let mut shelf = self.shelf();
         shelf.bytes += held.bytes();

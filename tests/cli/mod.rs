@@ -61,6 +61,8 @@ async fn wrong_settings_stop_the_start_with_what_to_do() {
             "its scheme is neither http nor https",
         ),
         (vec!["--csms-qps", "0"], "--csms-qps"),
+        (vec!["--stale-limit", "1d"], "such as 24h or 30m"),
+        (vec!["--stale-limit", "169h"], "up to 168h"),
         (vec!["--log-level", "loud=="], "--log-level"),
         (
             vec!["--ca-bundle", "/nonexistent/ca.pem"],

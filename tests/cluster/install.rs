@@ -148,6 +148,7 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
         ("list", "pods", false),
         ("patch", "pods", false),
         ("create", "serviceaccounts/token", false),
+        ("create", "events.events.k8s.io", true),
     ] {
         ensure!(
             may(verb, resource) == expected,

@@ -1,5 +1,7 @@
 //! Restarts, crowds, and what passes meanwhile.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use super::install;
@@ -86,6 +88,39 @@ pub(crate) fn killed(node: &mut Node) -> Result<()> {
     all_read(&names(&after))?;
     all_read(&names(&before[2..]))?;
     delete_pods("default", &names(&after))
+}
+
+/// The cloud is away, and a pod starts all the same; an Event tells of it.
+pub(crate) fn outage(node: &mut Node) -> Result<()> {
+    crowd(node)?;
+    start(&["before-outage"])?;
+    all_read(&["before-outage"])?;
+    let scale = |replicas: &str| {
+        let replicas = format!("--replicas={replicas}");
+        kubectl(&["-n", "emulator", "scale", "deployment/emulator", &replicas])
+    };
+    // Only this case can do without its secrets afterwards: the emulator keeps them in memory.
+    scale("0")?;
+    kubectl(&[
+        "-n",
+        "emulator",
+        "wait",
+        "--for=delete",
+        "pod",
+        "--all",
+        "--timeout=60s",
+    ])?;
+    // Beyond what a new volume may be given unasked.
+    std::thread::sleep(Duration::from_secs(11));
+    start(&["in-outage"])?;
+    all_read(&["in-outage"])?;
+    until("the Event", || {
+        let events = kubectl(&["get", "events.events.k8s.io", "-o", "json"])?;
+        let told =
+            events.contains("SecretNotConfirmed") && events.contains("CSMS could not be asked");
+        ensure!(told, "no Event");
+        Ok(())
+    })
 }
 
 /// The node's boot in the order provider, pod, driver.

@@ -60,6 +60,7 @@ const CASES: &[(&str, Case)] = &[
     ("helm upgrade with pods running", install::upgrade),
     ("a new version reaches a running pod", life::rotation),
     ("all manifests pass the API server", install::dry_run),
+    ("a pod starts while the cloud is away", life::outage),
     (
         "uninstalling leaves running pods their files",
         install::uninstall,

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::csi::{Serving, StandIn, register};
-use super::kubernetes::{kubectl, run, tree, until};
+use super::kubernetes::{PATIENCE, kubectl, run, tree, until};
 
 /// Where the Service of `emulator.yaml` is.
 pub(crate) const CLOUD: &str = "http://10.96.0.80:7780";
@@ -99,6 +99,12 @@ impl Node {
             "--timeout=120s",
             "deployment/emulator",
         ])?;
+        // Its pod may be ready before the node's rules lead there.
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = node.cloud.list_secrets(&node.owner, deadline()).await {
+            anyhow::ensure!(Instant::now() < end, "the cloud: {error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         Ok(node)
     }
 

@@ -83,6 +83,8 @@ fn two_regions() -> emulator::Config {
 async fn another_region_is_asked_only_where_the_first_could_not_answer() {
     let world = World::with(Setup {
         emulator: two_regions(),
+        // Else what the north gave before would stand in.
+        stale_limit: std::time::Duration::ZERO,
         ..Setup::default()
     })
     .await;

@@ -4,4 +4,5 @@ mod ages;
 mod authorize;
 mod cases;
 mod files;
+mod outage;
 mod through_stand_in;

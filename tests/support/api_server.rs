@@ -1,5 +1,5 @@
 //! As much of a Kubernetes API server as the provider reads: SecretProviderClasses (get, list,
-//! watch) and ServiceAccounts (get). The cluster test has a real one.
+//! watch), ServiceAccounts (get) and Events (create). The cluster test has a real one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ struct Objects {
     /// Whether edits of classes are kept from watchers, as a slow API server would.
     watch_held: bool,
     account_reads: usize,
+    events: Vec<Value>,
 }
 
 /// A running server; ends with the runtime.
@@ -60,6 +61,10 @@ impl ApiServer {
             .route(
                 "/api/v1/namespaces/{ns}/serviceaccounts/{name}",
                 get(get_account),
+            )
+            .route(
+                "/apis/events.k8s.io/v1/namespaces/{ns}/events",
+                post(create_event),
             )
             .with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -119,6 +124,11 @@ impl ApiServer {
         self.objects.lock().unwrap().watch_held = true;
     }
 
+    /// Events that were written, as they were created.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.objects.lock().unwrap().events.clone()
+    }
+
     pub(crate) fn account_reads(&self) -> usize {
         self.objects.lock().unwrap().account_reads
     }
@@ -164,6 +174,11 @@ async fn get_account(State(server): State<ApiServer>, Path(name): Path<Name>) ->
     let mut objects = server.objects.lock().unwrap();
     objects.account_reads += 1;
     one(objects.broken, objects.accounts.get(&name))
+}
+
+async fn create_event(State(server): State<ApiServer>, Json(event): Json<Value>) -> Response {
+    server.objects.lock().unwrap().events.push(event.clone());
+    (StatusCode::CREATED, Json(event)).into_response()
 }
 
 fn one(broken: Option<u16>, object: Option<&Value>) -> Response {

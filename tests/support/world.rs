@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     /// What the provider calls a second.
     pub(crate) qps: u32,
     pub(crate) driver_interval: Duration,
+    pub(crate) stale_limit: Duration,
 }
 
 impl Default for Setup {
@@ -60,6 +61,7 @@ impl Default for Setup {
             skew: jiff::SignedDuration::ZERO,
             qps: 1000,
             driver_interval: Duration::from_secs(1),
+            stale_limit: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -108,6 +110,7 @@ impl World {
             region: setup.region.map(|r| r.parse().unwrap()),
             project: setup.project.map(Into::into),
             interval: INTERVAL,
+            stale_limit: setup.stale_limit,
             allow_list: setup.allow_list,
             cloud: endpoints.clone(),
             admin_address: Some("127.0.0.1:0".parse().unwrap()),
