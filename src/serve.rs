@@ -105,7 +105,11 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         kube,
     } = outside;
 
-    let cloud = Cloud::new(config.cloud, &env, clock, jitter, metrics.cloud.clone())?;
+    let cloud = cloud::Config {
+        home: config.region.clone(),
+        ..config.cloud
+    };
+    let cloud = Cloud::new(cloud, &env, clock, jitter, metrics.cloud.clone())?;
     let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
     let kube = match kube {
         Some(kube) => Some(watch_kube(kube, &readiness, &background)?),
@@ -122,6 +126,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         Store::new(cloud, &metrics, config.stale_limit),
         config.interval,
         events,
+        stop.clone(),
         Arc::clone(&metrics),
     );
 

@@ -149,6 +149,7 @@ impl From<CloudArgs> for cloud::Config {
             csms_endpoint: args.csms_endpoint,
             iam_endpoint: args.iam_endpoint,
             metadata_endpoint: args.metadata_endpoint,
+            home: None,
             ca_bundle: args.ca_bundle,
             qps: args.csms_qps,
             burst: args.csms_burst,

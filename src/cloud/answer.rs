@@ -97,6 +97,7 @@ impl Answer {
         let kind = kind(self.status, code, text, skew.is_some());
         let again = match (kind, self.status.as_u16()) {
             (Kind::Throttled, _) | (_, 503) => Again::Always,
+            (Kind::Malformed, 404) => Again::IfIdempotent,
             (_, 500 | 502 | 504) => Again::IfIdempotent,
             _ => Again::Never,
         };
@@ -166,6 +167,8 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> Kind {
         ("CSMS.0005" | "CSMS.0106", ..) => Kind::NotFound,
         // the host is there, but does not offer this API
         (_, Some("0101"), _) => Kind::Configuration,
+        // what has no code of the service is another's answer, such as a proxy's page
+        ("", _, 404) => Kind::Malformed,
         (_, _, 404) => Kind::NotFound,
         (_, _, 409) => Kind::Conflict,
         (_, _, 401 | 403) => Kind::Denied,
@@ -202,7 +205,7 @@ fn hint(kind: Kind, code: &str, text: &str) -> Option<&'static str> {
             "grant the identity the right to decrypt with the secret's KMS key (kms:dek:decrypt, or the KMS CMKFullAccess policy) beside its CSMS rights",
         ),
         (_, "CSMS.0302") => Some(
-            "grant the identity csms:secret:* and csms:secretVersion:* rights to read, in this region's project",
+            "grant the identity csms:secretVersion:get, and for stages csms:secretStage:get, in this region's project",
         ),
         (_, "CSMS.0103") => Some("the secret waits for its deletion: cancel that, or use another"),
         (_, "CSMS.0109") => Some("enable the secret in CSMS"),

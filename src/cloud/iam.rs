@@ -17,7 +17,8 @@ const OPERATION: &str = "KeystoneListProjects";
 /// Identities that are remembered at most; keys of pods come and go.
 const REMEMBERED: usize = 1024;
 
-/// Projects by who asked, and where. Nothing changes them, so they are kept.
+/// Projects by who asked, and where. Nothing changes them, so they are kept. Another file of
+/// credentials is another identity.
 #[derive(Default)]
 pub(super) struct Projects(Mutex<HashMap<(Identity, Region), Lookup>>);
 
@@ -35,7 +36,7 @@ struct Project {
 
 impl Projects {
     fn flight(&self, caller: &Caller) -> Lookup {
-        let key = (caller.credentials.identity().clone(), caller.region.clone());
+        let key = (caller.credentials.identity(), caller.region.clone());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED && !known.contains_key(&key) {
             known.clear();
@@ -54,7 +55,12 @@ impl Cloud {
         if let Some(project) = &caller.project {
             return check(project.clone());
         }
-        if let Some(project) = caller.credentials.project(deadline).await? {
+        let at_home = self
+            .0
+            .home
+            .as_ref()
+            .is_none_or(|home| *home == caller.region);
+        if at_home && let Some(project) = caller.credentials.project(deadline).await? {
             return check(project);
         }
         self.0

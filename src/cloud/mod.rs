@@ -42,6 +42,8 @@ pub struct Config {
     pub iam_endpoint: Option<String>,
     /// The metadata service, instead of `http://169.254.169.254`.
     pub metadata_endpoint: Option<String>,
+    /// Region of the project that comes with the process's own keys; that of all where not given.
+    pub home: Option<Region>,
     /// PEM file of the only certificate authorities to trust, instead of the system's.
     pub ca_bundle: Option<PathBuf>,
     /// CSMS calls per second, retries included.
@@ -57,6 +59,7 @@ impl Default for Config {
             csms_endpoint: None,
             iam_endpoint: None,
             metadata_endpoint: None,
+            home: None,
             ca_bundle: None,
             qps: number(5),
             burst: number(20),
@@ -83,6 +86,7 @@ struct Inner {
     sender: Arc<http::Sender>,
     endpoints: region::Endpoints,
     projects: iam::Projects,
+    home: Option<Region>,
 }
 
 impl Cloud {
@@ -121,6 +125,7 @@ impl Cloud {
             sender: Arc::new(sender),
             endpoints,
             projects: iam::Projects::default(),
+            home: config.home,
         })))
     }
 

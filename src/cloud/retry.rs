@@ -26,15 +26,19 @@ pub(super) fn backoff_limit(tries: u32) -> Duration {
     Duration::from_millis(200) * 2_u32.saturating_pow(tries.saturating_sub(1))
 }
 
+/// Longer waits are as good as this one: no call has so much time.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// `Retry-After` as a wait from `now`: seconds, or an HTTP date.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST));
     }
     let wait = http_date(value)?.duration_since(now);
     // a date that has passed means now
-    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
+    let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
+    Some(wait.min(LONGEST))
 }
 
 /// A date as HTTP writes it, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -94,6 +98,7 @@ mod tests {
             Some(Duration::from_secs(30))
         );
         assert_eq!(after("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("18446744073709551615"), Some(LONGEST));
         for bad in ["", "-1", "soon", "1.5", "99999999999999999999"] {
             assert_eq!(after(bad), None, "{bad}");
         }

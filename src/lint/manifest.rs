@@ -164,6 +164,10 @@ fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, 
         Err(error) => return Some(Err(error)),
     };
     let head = head?;
+    if head.kind == "List" {
+        let why = "a List is not looked into: write its items as documents parted by ---";
+        return Some(Err((begin + 1, why.to_owned())));
+    }
     let document = if head.kind == "SecretProviderClass"
         && head.api_version.starts_with("secrets-store.csi.x-k8s.io/")
     {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -30,6 +30,13 @@ pub fn init_logs(
     format: LogFormat,
     filter: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    for directive in filter.split(',') {
+        // Taken for the name of a module, a misspelt level would silence everything.
+        if !directive.contains('=') && directive.trim().parse::<LevelFilter>().is_err() {
+            let known = "error, warn, info, debug, trace and off are";
+            return Err(format!("{directive:?} is not a level: {known}").into());
+        }
+    }
     let filter: Targets = filter.parse()?;
     let registry = tracing_subscriber::registry().with(filter);
     match format {

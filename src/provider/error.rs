@@ -81,9 +81,25 @@ impl From<Kind> for Reason {
     }
 }
 
-/// Most bytes of a status message. It travels in a header, and HTTP/2 clients may take as little as
-/// 16 KiB of headers (hyper does); 200 names of 64 bytes fit.
+/// Most bytes of a status message on the wire. It travels in a header, and HTTP/2 clients may take as
+/// little as 16 KiB of headers (hyper does); 200 names of 64 bytes fit.
 const MAX_MESSAGE: usize = 15_000;
+
+/// Bytes of a character in that header, where tonic writes all but these as `%XX`.
+fn on_the_wire(character: char) -> usize {
+    match character {
+        ' ' | '"' | '#' | '%' | '<' | '>' | '`' | '?' | '{' | '}' => 3,
+        '!'..='~' => 1,
+        other => 3 * other.len_utf8(),
+    }
+}
+
+/// `; ` between two failures.
+const SEPARATOR: usize = 4;
+
+fn length(text: &str) -> usize {
+    text.chars().map(on_the_wire).sum()
+}
 
 /// A Mount that failed: nothing of it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,14 +131,14 @@ impl MountError {
             many => format!("{} objects failed: ", many.len()),
         };
         // All are named; how each failed is told as long as there is room for the names after it.
-        let mut names: usize = failures.iter().map(|f| f.object.len() + 2).sum();
+        let mut names: usize = failures.iter().map(|f| length(&f.object) + SEPARATOR).sum();
         for (index, failure) in failures.iter().enumerate() {
             if index > 0 {
                 message.push_str("; ");
             }
-            names -= failure.object.len() + 2;
+            names -= length(&failure.object) + SEPARATOR;
             let text = failure.to_string();
-            let fits = message.len() + text.len() + names < MAX_MESSAGE;
+            let fits = length(&message) + length(&text) + names < MAX_MESSAGE;
             message.push_str(if fits { &text } else { &failure.object });
         }
         Self::new(reason, message)
@@ -140,8 +156,14 @@ impl std::error::Error for MountError {}
 impl From<MountError> for Status {
     fn from(error: MountError) -> Self {
         let mut message = error.message;
-        if message.len() > MAX_MESSAGE {
-            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        let mut left = MAX_MESSAGE;
+        let cut = message.char_indices().find(|(_, character)| {
+            let fits = left.checked_sub(on_the_wire(*character));
+            left = fits.unwrap_or(0);
+            fits.is_none()
+        });
+        if let Some((at, _)) = cut {
+            message.truncate(at);
             message.push_str(" … (cut)");
         }
         Self::new(error.reason.code(), message)
@@ -205,6 +227,16 @@ mod tests {
                 !NOT_FINAL.contains(&status.code()),
                 "{reason:?} became {status:?}"
             );
+        }
+    }
+
+    #[test]
+    fn messages_fit_into_a_header_however_they_are_written() {
+        for text in ["x", "%", "é", "密", "🔑"] {
+            let error = MountError::new(Reason::Invalid, text.repeat(20_000));
+            let status = Status::from(error);
+            assert!(length(status.message()) < MAX_MESSAGE + 64, "{text}");
+            assert!(status.message().ends_with("(cut)"), "{text}");
         }
     }
 

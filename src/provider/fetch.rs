@@ -141,7 +141,9 @@ async fn ask(
     let Some(other) = plan.failover.as_ref().filter(|_| error.kind.is_outage()) else {
         return Err(error);
     };
-    let key = Key::new(other, &planned.object.name, &planned.object.selector);
+    let object = &planned.object;
+    let identity = other.credentials.identity();
+    let key = Key::new(other, &identity, &object.name, &object.selector);
     match store.get(other, key, max_age, deadline).await {
         Ok(version) => Ok(fetched(planned, other, Some(version))),
         // The first one's failure decides, both are told.

@@ -11,9 +11,7 @@ use crate::proto::{File, MountResponse, ObjectVersion};
 
 /// The driver refuses answers over 4 MiB with a code that leaves the pod an empty folder, so ours
 /// stay below, with room for the message around the files.
-const MAX_RESPONSE: usize = 4 * 1024 * 1024 - 64 * 1024;
-/// What a file adds to the answer beside its path and contents: tags, lengths, mode, version.
-const FILE_OVERHEAD: usize = 64;
+pub(super) const MAX_RESPONSE: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// Stands in the volume of a pod all of whose objects are optional and missing: the driver fails a
 /// mount without an object version, and takes one without files as "keep the old ones".
 const PLACEHOLDER: &str = ".dew-provider";
@@ -22,9 +20,10 @@ const PLACEHOLDER: &str = ".dew-provider";
 pub fn files(fetched: Vec<Fetched>, default_mode: u32) -> Result<MountResponse, MountError> {
     let mut failures = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
+    let mut room = MAX_RESPONSE;
     for item in &fetched {
         let Some(secret) = &item.secret else { continue };
-        match select(&item.planned.object, &secret.value) {
+        match select(&item.planned.object, &secret.value, &mut room) {
             Ok(selected) => entries.extend(selected.into_iter().map(|file| {
                 let mode = file.mode.unwrap_or(default_mode);
                 Entry {
@@ -36,12 +35,14 @@ pub fn files(fetched: Vec<Fetched>, default_mode: u32) -> Result<MountResponse, 
             })),
             Err(failure) => failures.push(failure),
         }
+        if room == 0 {
+            break; // all that follow would fail too
+        }
     }
     if !failures.is_empty() {
         return Err(MountError::of_objects(&failures));
     }
     check_clashes(&entries)?;
-    check_size(&entries)?;
     if entries.is_empty() {
         return Ok(placeholder());
     }
@@ -119,25 +120,6 @@ fn check_clashes(entries: &[Entry<'_>]) -> Result<(), MountError> {
     } else {
         Err(MountError::of_objects(&failures))
     }
-}
-
-fn check_size(entries: &[Entry<'_>]) -> Result<(), MountError> {
-    let size = |e: &Entry<'_>| e.file.contents.len() + 2 * e.file.path.len() + FILE_OVERHEAD;
-    let total: usize = entries.iter().map(size).sum();
-    if total <= MAX_RESPONSE {
-        return Ok(());
-    }
-    let largest = entries
-        .iter()
-        .max_by_key(|e| size(e))
-        .map_or("", |e| e.object);
-    Err(MountError::new(
-        Reason::Precondition,
-        format!(
-            "the volume's files have {total} bytes, and the driver takes at most {MAX_RESPONSE}: \
-             spread the objects over several SecretProviderClasses (largest: object {largest:?})"
-        ),
-    ))
 }
 
 fn placeholder() -> MountResponse {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request as Grpc, Response, Status};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -19,6 +20,7 @@ pub mod authorize;
 pub mod error;
 pub mod fetch;
 pub mod files;
+mod numbers;
 pub mod paths;
 pub mod request;
 pub mod resolve;
@@ -39,6 +41,12 @@ use volumes::{VolumeId, Volumes};
 /// Reason of the Event of a pod that got a value from before an outage.
 const STALE: &str = "SecretNotConfirmed";
 
+/// How long mounts go on after the signal to stop: a little less than the process, because a
+/// connection that breaks off would be UNAVAILABLE for kubelet, and the pod's folder stay empty.
+const LAST_CALL: Duration = Duration::from_secs(19);
+const STOPPING: &str = "the provider is stopping, and this mount took too long to wait for: kubelet \
+                        tries again, with the provider that comes next";
+
 /// The provider. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Provider(Arc<Parts>);
@@ -51,18 +59,20 @@ struct Parts {
     specs: SpecCache,
     volumes: Volumes,
     events: Option<Events>,
+    stopping: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Provider {
     /// Puts the parts together; `interval` is `rotation_poll_interval`; without `events` pods'
-    /// Events are not written.
+    /// Events are not written; `stopping` is cancelled when the process is to end.
     pub fn new(
         authorizer: Authorizer,
         resolver: Resolver,
         store: Store,
         interval: Duration,
         events: Option<Events>,
+        stopping: CancellationToken,
         metrics: Arc<Metrics>,
     ) -> Self {
         // At zero from the start: a rate can be taken of the first failure too.
@@ -82,6 +92,7 @@ impl Provider {
             specs,
             volumes,
             events,
+            stopping,
             metrics,
         }))
     }
@@ -137,6 +148,12 @@ impl Parts {
         }
     }
 
+    /// The end of the time that mounts in flight have once the process is to stop.
+    async fn last_call(&self) {
+        self.stopping.cancelled().await;
+        tokio::time::sleep(LAST_CALL).await;
+    }
+
     async fn answer(&self, message: Grpc<MountRequest>) -> Result<MountResponse, MountError> {
         let begun = Instant::now();
         let request = Request::parse(message.get_ref(), message.metadata());
@@ -148,7 +165,10 @@ impl Parts {
         };
         async {
             let result = match request {
-                Ok(request) => self.mount(request).await,
+                Ok(request) => tokio::select! {
+                    result = self.mount(request) => result,
+                    () = self.last_call() => Err(MountError::new(Reason::Internal, STOPPING)),
+                },
                 Err(error) => Err(error),
             };
             self.record(begun, &result);

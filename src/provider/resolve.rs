@@ -113,11 +113,12 @@ impl Resolver {
             project,
             credentials,
         });
+        let identity = caller.credentials.identity();
         Ok(Plan {
             keys: spec
                 .objects
                 .iter()
-                .map(|o| Key::new(&caller, &o.name, &o.selector))
+                .map(|o| Key::new(&caller, &identity, &o.name, &o.selector))
                 .collect(),
             objects: spec
                 .objects

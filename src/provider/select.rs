@@ -5,6 +5,8 @@ use serde_json::Value;
 use zeroize::Zeroize;
 
 use super::error::{ObjectError, Reason};
+use super::files::MAX_RESPONSE;
+use super::numbers::Literals;
 use super::paths;
 use super::spec::{Content, Encoding, Object};
 use crate::cloud::SecretValue;
@@ -24,7 +26,14 @@ pub struct Selected {
 }
 
 /// The files that `object` becomes, given its value.
-pub fn select(object: &Object, value: &SecretValue) -> Result<Vec<Selected>, ObjectError> {
+///
+/// `room` is what the volume can still take, in bytes; it is used up as files are made, so that no
+/// list of files can fill the memory before it is refused.
+pub fn select(
+    object: &Object,
+    value: &SecretValue,
+    room: &mut usize,
+) -> Result<Vec<Selected>, ObjectError> {
     let fault = |field, message: String| ObjectError {
         reason: Reason::Precondition,
         object: object.name.clone(),
@@ -33,12 +42,19 @@ pub fn select(object: &Object, value: &SecretValue) -> Result<Vec<Selected>, Obj
     };
     match &object.content {
         Content::Whole { path, extracts } => {
+            // Beside parts of it the whole is JSON as it is: the encoding is the parts'.
+            let encoding = if extracts.is_empty() {
+                object.encoding
+            } else {
+                Encoding::Utf8
+            };
             let mut files = vec![Selected {
                 path: path.clone(),
                 mode: object.mode,
-                contents: decode(object.encoding, value).map_err(|m| fault("encoding", m))?,
+                contents: decode(encoding, value).map_err(|m| fault("encoding", m))?,
                 origin: String::new(),
             }];
+            take(room, &files[0]).map_err(|m| fault("objectName", m))?;
             if extracts.is_empty() {
                 return Ok(files);
             }
@@ -46,14 +62,14 @@ pub fn select(object: &Object, value: &SecretValue) -> Result<Vec<Selected>, Obj
             for extract in extracts {
                 let expression = extract.expression.as_str();
                 // The error's text may quote the value, so only its kind is told.
-                let result = extract.expression.search(&json.0).map_err(|error| {
+                let result = extract.expression.search(&json.value.0).map_err(|error| {
                     let why = runtime_reason(&error.reason);
                     fault(
                         "jmesPath",
                         format!("{expression:?} cannot be applied: {why}"),
                     )
                 })?;
-                let result = Json(result);
+                let result = Wiped(result);
                 if result.0.is_null() {
                     if object.optional {
                         continue;
@@ -67,20 +83,24 @@ pub fn select(object: &Object, value: &SecretValue) -> Result<Vec<Selected>, Obj
                         ..fault("jmesPath", message)
                     });
                 }
-                let contents = decode(object.encoding, &result.text())
+                let contents = json
+                    .text_of(&result.0)
+                    .and_then(|text| decode(object.encoding, &text))
                     .map_err(|m| fault("encoding", format!("{expression:?}: {m}")))?;
-                files.push(Selected {
+                let file = Selected {
                     path: extract.path.clone(),
                     mode: extract.mode.or(object.mode),
                     contents,
                     origin: format!("jmesPath:{expression}"),
-                });
+                };
+                take(room, &file).map_err(|m| fault("jmesPath", m))?;
+                files.push(file);
             }
             Ok(files)
         }
         Content::AllKeys { folder } => {
             let json = Json::parse(value).map_err(|m| fault("allKeys", m))?;
-            let Value::Object(keys) = &json.0 else {
+            let Value::Object(keys) = &json.value.0 else {
                 return Err(fault(
                     "allKeys",
                     "the secret is JSON, but not an object with keys".into(),
@@ -103,19 +123,39 @@ pub fn select(object: &Object, value: &SecretValue) -> Result<Vec<Selected>, Obj
                     );
                     return Err(fault("allKeys", message));
                 }
-                files.push(Selected {
+                let file = Selected {
                     path: folder
                         .as_ref()
                         .map_or_else(|| key.clone(), |f| format!("{f}/{key}")),
                     mode: object.mode,
-                    contents: decode(object.encoding, &text_of(value))
+                    contents: json
+                        .text_of(value)
+                        .and_then(|text| decode(object.encoding, &text))
                         .map_err(|m| fault("encoding", format!("key number {}: {m}", index + 1)))?,
                     origin: format!("key:{key}"),
-                });
+                };
+                take(room, &file).map_err(|m| fault("allKeys", m))?;
+                files.push(file);
             }
             Ok(files)
         }
     }
+}
+
+/// What a file adds to the answer beside its path and contents: tags, lengths, mode, version.
+const FILE_OVERHEAD: usize = 64;
+
+/// Takes the file's place in the answer out of what is left.
+fn take(room: &mut usize, file: &Selected) -> Result<(), String> {
+    let size = file.contents.len() + 2 * file.path.len() + FILE_OVERHEAD;
+    let left = room.checked_sub(size);
+    *room = left.unwrap_or(0);
+    left.map(drop).ok_or_else(|| {
+        format!(
+            "with it the volume's files are too large: the driver takes at most {MAX_RESPONSE} bytes; \
+             spread the objects over several SecretProviderClasses"
+        )
+    })
 }
 
 /// Turns text into bytes as the object says. Binary secrets are bytes already.
@@ -145,8 +185,11 @@ fn decode(encoding: Encoding, value: &SecretValue) -> Result<SecretBytes, String
     })
 }
 
-/// Parsed JSON of a secret, whose strings are wiped in the end.
-struct Json(Value);
+/// Parsed JSON of a secret.
+struct Json {
+    value: Wiped,
+    literals: Literals,
+}
 
 impl Json {
     fn parse(value: &SecretValue) -> Result<Self, String> {
@@ -154,23 +197,32 @@ impl Json {
             return Err("the secret is binary, not JSON text".into());
         };
         // serde_json's message quotes the value, so only the place is told.
-        serde_json::from_slice(bytes.expose())
-            .map(Self)
+        let value = serde_json::from_slice(bytes.expose())
+            .map(Wiped)
             .map_err(|error| {
                 format!(
                     "the secret is not JSON (line {}, column {})",
                     error.line(),
                     error.column()
                 )
-            })
+            })?;
+        let literals = Literals::of(bytes.expose());
+        Ok(Self { value, literals })
     }
 
-    fn text(&self) -> SecretValue {
-        text_of(&self.0)
+    /// A string as it is, anything else as compact JSON.
+    fn text_of(&self, value: &Value) -> Result<SecretValue, String> {
+        Ok(SecretValue::Text(match value {
+            Value::String(text) => SecretBytes::new(text.as_bytes().to_vec()),
+            other => SecretBytes::new(self.literals.print(other)?),
+        }))
     }
 }
 
-impl Drop for Json {
+/// A value whose strings are wiped in the end.
+struct Wiped(Value);
+
+impl Drop for Wiped {
     fn drop(&mut self) {
         wipe(&mut self.0);
     }
@@ -183,14 +235,6 @@ fn wipe(value: &mut Value) {
         Value::Object(keys) => keys.values_mut().for_each(wipe),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-}
-
-/// A string as it is, anything else as compact JSON.
-fn text_of(value: &Value) -> SecretValue {
-    SecretValue::Text(match value {
-        Value::String(text) => SecretBytes::new(text.as_bytes().to_vec()),
-        other => SecretBytes::from(other.to_string()),
-    })
 }
 
 fn runtime_reason(reason: &jpx_core::ErrorReason) -> &'static str {

@@ -9,6 +9,8 @@ use super::spec::{Problem, Spec};
 
 /// Lists kept; a cluster has at most 500 classes with the CCE add-on.
 const CAPACITY: usize = 512;
+/// Bytes of their texts, so that long ones do not add up.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// The lists seen lately.
 #[derive(Debug, Default)]
@@ -39,7 +41,8 @@ impl SpecCache {
             .map(Arc::new)
             .map_err(|p| refused(&request.class, &p))?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= CAPACITY {
+        let bytes: usize = known.keys().map(String::len).sum();
+        if known.len() >= CAPACITY || bytes + text.len() > MAX_BYTES {
             // Rare enough that forgetting all is as good as choosing one.
             known.clear();
         }

@@ -20,8 +20,9 @@ pub const NEW_LATEST: Duration = Duration::from_secs(10);
 /// A `vN` of a volume that is new was confirmed within this time: a right taken away, or a secret
 /// deleted, stops new pods.
 pub const NEW_VERSION: Duration = Duration::from_secs(60 * 60);
-/// Volumes not asked for this long belong to pods that are gone: kubelet asks every 60–90 s.
-const GONE_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Volumes not asked for this long belong to pods that are gone: kubelet asks every 60–90 s, but a
+/// driver with a long rotation interval passes on as little as one question a day.
+const GONE_AFTER: Duration = Duration::from_secs(25 * 60 * 60);
 
 /// One volume of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,12 +84,14 @@ impl Volumes {
             .collect()
     }
 
-    /// How old what decides about the volume as a whole may be.
+    /// How old what decides about the volume as a whole may be, which is asked for now.
     pub fn max_age(&self, volume: &VolumeId) -> Duration {
-        if self.lock().contains_key(volume) {
-            self.interval
-        } else {
-            self.new_latest()
+        match self.lock().get_mut(volume) {
+            Some(filled) => {
+                filled.asked = Instant::now();
+                self.interval
+            }
+            None => self.new_latest(),
         }
     }
 

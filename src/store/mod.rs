@@ -16,56 +16,24 @@ use tracing::field::Empty;
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::cloud::error::{ApiError, Kind};
-use crate::cloud::{Caller, Cloud, Identity, Region, SecretValue};
+use crate::cloud::{Caller, Cloud, SecretValue};
 use crate::flight::{Flights, Lost};
 use crate::observe::metrics::{Metrics, StoreLabels};
+
+mod key;
+pub use key::{Key, Selector};
 
 /// Unused for this long, a value is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most bytes of values, with an allowance for what is kept around each.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const ENTRY_OVERHEAD: usize = 512;
+/// For this long the version that a stage points at need not be confirmed.
+const HOLDER_IS_GOOD: Duration = Duration::from_secs(60 * 60);
 /// For this long a failure is taken for the cloud's state.
 const OUTAGE_LASTS: Duration = Duration::from_secs(10);
-/// What one fetch may take, whoever started it.
-const FETCH_BUDGET: Duration = Duration::from_secs(45);
-
-/// Which version of a secret is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Selector {
-    /// The service's `latest`.
-    Latest,
-    /// A version by its id, `v1`, `v2`, …; its value never changes.
-    Version(String),
-    /// Whichever version holds this stage.
-    Stage(String),
-}
-
-/// What a value is kept under. The identity is part of it: nothing fetched for one is served to
-/// another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    identity: Identity,
-    region: Region,
-    project: Option<String>,
-    /// Name of the secret.
-    pub secret: String,
-    /// Which version.
-    pub selector: Selector,
-}
-
-impl Key {
-    /// The key of a secret as `caller` sees it.
-    pub fn new(caller: &Caller, secret: &str, selector: &Selector) -> Self {
-        Self {
-            identity: caller.credentials.identity().clone(),
-            region: caller.region.clone(),
-            project: caller.project.clone(),
-            secret: secret.to_owned(),
-            selector: selector.clone(),
-        }
-    }
-}
+/// What a call may take to tell that its time is over.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A version of a secret with its value.
 #[derive(Debug)]
@@ -194,9 +162,11 @@ impl Store {
         // The call may outlive who asked first, so it has a span of its own.
         let span = info_span!("fetch", secret = key.secret, request_id = Empty);
         let call = Arc::clone(&self.0)
-            .fetch(caller.clone(), key.clone())
+            .fetch(caller.clone(), key.clone(), deadline)
             .instrument(span);
-        let (answer, joined) = self.0.flights.run(key, deadline, call).await;
+        // The call's own word tells more than that it took too long.
+        let patience = deadline + GRACE;
+        let (answer, joined) = self.0.flights.run(key, patience, call).await;
         let result = answer.unwrap_or_else(|lost| Err(lost_error(lost)));
         self.0.count(match (&result, joined) {
             (Err(_), _) => "failed",
@@ -251,8 +221,13 @@ impl Inner {
         self.requests.get_or_create(&StoreLabels { result }).inc();
     }
 
-    async fn fetch(self: Arc<Self>, caller: Caller, key: Key) -> Result<Arc<Version>, ApiError> {
-        let result = self.ask(&caller, &key).await;
+    async fn fetch(
+        self: Arc<Self>,
+        caller: Caller,
+        key: Key,
+        deadline: Instant,
+    ) -> Result<Arc<Version>, ApiError> {
+        let result = self.ask(&caller, &key, deadline).await;
         if let Err(error) = &result
             && let Some(held) = self.shelf().held.get_mut(&key)
         {
@@ -265,9 +240,13 @@ impl Inner {
         result
     }
 
-    async fn ask(&self, caller: &Caller, key: &Key) -> Result<Arc<Version>, ApiError> {
+    async fn ask(
+        &self,
+        caller: &Caller,
+        key: &Key,
+        deadline: Instant,
+    ) -> Result<Arc<Version>, ApiError> {
         let begun = Instant::now();
-        let deadline = begun + FETCH_BUDGET;
         let version = match &key.selector {
             Selector::Latest => self.show(caller, &key.secret, "latest", deadline).await?,
             Selector::Version(id) => self.show(caller, &key.secret, id, deadline).await?,
@@ -276,20 +255,22 @@ impl Inner {
                     .cloud
                     .show_secret_stage(caller, &key.secret, stage, deadline)
                     .await?;
-                // The stage's holder is known now; its value never changes, so any age will do.
+                // Its value never changes, but the secret may be gone, or another of its name there.
                 let id = stage.version_id;
                 let of_holder = Key {
                     selector: Selector::Version(id.clone()),
                     ..key.clone()
                 };
-                let known = self
-                    .shelf()
-                    .held
-                    .get(&of_holder)
-                    .map(|h| Arc::clone(&h.version));
+                let known = (self.shelf().held.get(&of_holder))
+                    .filter(|held| begun.duration_since(held.checked) < HOLDER_IS_GOOD)
+                    .map(|held| Arc::clone(&held.version));
                 match known {
                     Some(version) => version,
-                    None => self.show(caller, &key.secret, &id, deadline).await?,
+                    None => {
+                        let version = self.show(caller, &key.secret, &id, deadline).await?;
+                        self.keep(of_holder, Arc::clone(&version), begun);
+                        version
+                    }
                 }
             }
         };

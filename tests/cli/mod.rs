@@ -63,7 +63,7 @@ async fn wrong_settings_stop_the_start_with_what_to_do() {
         (vec!["--csms-qps", "0"], "--csms-qps"),
         (vec!["--stale-limit", "1d"], "such as 24h or 30m"),
         (vec!["--stale-limit", "169h"], "up to 168h"),
-        (vec!["--log-level", "loud=="], "--log-level"),
+        (vec!["--log-level", "loud"], "--log-level"),
         (
             vec!["--ca-bundle", "/nonexistent/ca.pem"],
             "/nonexistent/ca.pem",

@@ -228,8 +228,8 @@ pub(crate) fn dry_run(_: &mut Node) -> Result<()> {
 
 pub(crate) fn uninstall(_: &mut Node) -> Result<()> {
     helm(&["uninstall", RELEASE, "--wait", "--timeout", "60s"])?;
-    // Longer than kubelet's next look at the volume would need to lose its files, were it to.
-    std::thread::sleep(Duration::from_secs(5));
+    // kubelet looks after the volume meanwhile, every 60 to 90 s, and the driver finds no provider.
+    std::thread::sleep(Duration::from_secs(95));
     read("default", "early", "/mnt/secrets/installed")?;
     until("the socket's end", || {
         ensure!(!std::path::Path::new("/var/run/secrets-store-csi-providers/cce.sock").exists());

@@ -13,7 +13,7 @@ use dew_provider::observe::metrics::CloudMetrics;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::csi::{Serving, StandIn, register};
+use super::csi::{NAME, Serving, StandIn, register};
 use super::kubernetes::{PATIENCE, kubectl, run, tree, until};
 
 /// Where the Service of `emulator.yaml` is.
@@ -34,7 +34,7 @@ pub(crate) struct Node {
     kubelet: PathBuf,
     cloud: Cloud,
     owner: Caller,
-    _registrar: Serving,
+    registrar: Option<Serving>,
 }
 
 impl Node {
@@ -87,10 +87,11 @@ impl Node {
                 project: Some(DEMO_PROJECT.into()),
                 credentials: Credentials::fixed(keys, "the test"),
             },
-            _registrar: register(&kubelet),
+            registrar: None,
             kubelet,
         };
         node.start_driver()?;
+        node.register()?;
         kubectl(&[
             "-n",
             "emulator",
@@ -106,6 +107,22 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(node)
+    }
+
+    /// As the driver's registrar, which kubelet's refusal ends: it is started again, and so asks anew.
+    fn register(&mut self) -> Result<()> {
+        until("the driver's registration", || {
+            self.registrar = None;
+            self.registrar = Some(register(&self.kubelet));
+            for _ in 0..20 {
+                let names = "jsonpath={.spec.drivers[*].name}";
+                if kubectl(&["get", "csinode", "node1", "-o", names])?.contains(NAME) {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(250));
+            }
+            anyhow::bail!("kubelet does not know the driver")
+        })
     }
 
     pub(crate) fn is_real(&self) -> bool {

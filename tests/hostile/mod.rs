@@ -130,6 +130,24 @@ async fn expressions_that_mean_harm() {
     assert!(message.contains("513 bytes, more than 512"), "{message}");
     let message = refused(&world, &expression("a[")).await;
     assert!(message.contains("not a JMESPath expression"), "{message}");
+    // Doubled every few bytes, and again: no memory is enough for the result.
+    for step in ["[@,@]", "{a:@,b:@}", "map(&[@,@],[@])"] {
+        let text = vec![step; 512 / (step.len() + 1)].join("|");
+        let message = refused(&world, &expression(&text)).await;
+        assert!(
+            message.contains("could multiply the secret by more than 64"),
+            "{message}"
+        );
+    }
+    // Many files of one secret: refused before they are made.
+    let items = |count: usize| {
+        let items: Vec<_> = (0..count)
+            .map(|i| format!("{{path: '@', objectAlias: f{i}}}"))
+            .collect();
+        object(&format!("jmesPath: [{}]", items.join(", ")))
+    };
+    let message = refused(&world, &items(201)).await;
+    assert!(message.contains("201 items are more than 200"), "{message}");
     // As deep as 512 bytes go, in every way to nest: an error of whichever step, never the end.
     for (open, close) in [
         ("!", ""),

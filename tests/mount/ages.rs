@@ -78,6 +78,24 @@ async fn a_stage_that_moves_is_followed_and_its_bytes_are_fetched_once() {
 }
 
 #[tokio::test]
+async fn a_stage_is_not_served_from_a_version_of_long_ago() {
+    let world = World::new().await;
+    world.create("a", "old").await;
+    let pinned = "- {objectName: a, objectType: csms, objectVersion: v1}";
+    world.apply_for("pinned", pinned, &["a"]).await;
+    world.publish(&world.pod("pinned", "1")).await.unwrap();
+    // Another secret of the same name: v1 and SYSCURRENT once more.
+    world.delete("a").await;
+    world.create("a", "new").await;
+    world.pass(SECOND * 3601).await;
+    let stage = "- {objectName: a, objectType: csms, stage: SYSCURRENT}";
+    world.apply_for("stage", stage, &["a"]).await;
+    let pod = world.pod("stage", "2");
+    world.publish(&pod).await.unwrap();
+    assert_eq!(read(&pod, "a"), "new");
+}
+
+#[tokio::test]
 async fn a_pinned_version_is_never_asked_for_again_in_a_mounted_volume() {
     let world = World::new().await;
     world.create("a", "one").await;

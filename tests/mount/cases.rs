@@ -103,6 +103,33 @@ pub(crate) const CASES: &[Case] = &[
         ]),
     },
     Case {
+        name: "numbers",
+        secrets: &[(
+            "numbers-a",
+            &[Text(
+                r#"{"id":12345678901234567890123,"pin":1.10,"e":1e2,"deep":{"n":[2.50]}}"#,
+            )],
+        )],
+        objects: "- objectName: numbers-a\n  objectType: csms\n  objectVersion: latest\n  allKeys: true\n",
+        allowed: &["numbers-a"],
+        expect: Files(&[
+            ("deep", 0o644, br#"{"n":[2.50]}"#),
+            ("e", 0o644, b"1e2"),
+            ("id", 0o644, b"12345678901234567890123"),
+            ("pin", 0o644, b"1.10"),
+        ]),
+    },
+    Case {
+        name: "parts-encoded",
+        secrets: &[("parts-encoded-a", &[Text(r#"{"k":"AJ+Slv8K"}"#)])],
+        objects: "- objectName: parts-encoded-a\n  objectType: csms\n  objectVersion: latest\n  encoding: base64\n  objectAlias: whole\n  jmesPath: [{path: k, objectAlias: part}]\n",
+        allowed: &["parts-encoded-a"],
+        expect: Files(&[
+            ("part", 0o644, BYTES),
+            ("whole", 0o644, br#"{"k":"AJ+Slv8K"}"#),
+        ]),
+    },
+    Case {
         name: "null",
         secrets: &[("null-a", &[Text(LOGIN)])],
         objects: "- objectName: null-a\n  objectType: csms\n  objectVersion: latest\n  jmesPath: [{path: none, objectAlias: n}]\n",

@@ -3,6 +3,7 @@
 mod ages;
 mod authorize;
 mod cases;
+mod credentials;
 mod files;
 mod outage;
 mod through_stand_in;

@@ -161,6 +161,33 @@ async fn sigterm_lets_a_mount_in_flight_end_and_exits_with_zero() {
 }
 
 #[tokio::test]
+async fn a_mount_that_outlasts_the_end_gets_an_answer_all_the_same() {
+    let world = World::new().await;
+    world.create("a", "one").await;
+    let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
+    world.apply_for("app", objects, &["a"]).await;
+    let hang = json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"delay_ms": 7500, "status": 504}});
+    world.fault(hang).await;
+    let pod = world.pod("app", "1");
+    let World {
+        provider, driver, ..
+    } = world;
+    let (mounted, ()) = hurry(async {
+        tokio::join!(driver.publish_as_kubelet(&pod), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            provider.stop().await;
+        })
+    })
+    .await;
+    let refused = mounted.expect_err("stopped");
+    assert_eq!(refused.code(), tonic::Code::Internal, "{refused}");
+    assert!(
+        refused.message().contains("the provider is stopping"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn a_provider_that_was_killed_is_replaced_while_pods_come_and_go() {
     let node = Node::start().await;
     node.driver

@@ -32,7 +32,14 @@ async fn what_was_unused_for_longest_makes_room() {
     };
     // Room for three values of a thousand bytes with what is around them.
     let store = Store::with_max_bytes(cloud, &metrics, Duration::ZERO, 5_000);
-    let key = |i: usize| Key::new(&caller, &format!("s{i}"), &Selector::Latest);
+    let key = |i: usize| {
+        Key::new(
+            &caller,
+            &caller.credentials.identity(),
+            &format!("s{i}"),
+            &Selector::Latest,
+        )
+    };
     for i in 0..4 {
         world.create(&format!("s{i}"), "x".repeat(1000)).await;
         world.pass(Duration::from_secs(1)).await;

@@ -100,6 +100,7 @@ impl World {
             csms_endpoint: Some(emulator.url()),
             iam_endpoint: Some(emulator.url()),
             metadata_endpoint: Some(emulator.url()),
+            home: None,
             ca_bundle: None,
             qps: setup.qps.try_into().unwrap(),
             burst: setup.qps.try_into().unwrap(),

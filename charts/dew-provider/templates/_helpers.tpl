@@ -23,9 +23,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* YAML reads a bare off as false. */}}
+{{/* YAML reads a bare off as false. What is not there is the strictest, as for the program. */}}
 {{- define "dew-provider.allowList" -}}
-{{ .Values.serviceAccountAllowList | default "off" }}
+{{ if kindIs "bool" .Values.serviceAccountAllowList }}off{{ else }}{{ .Values.serviceAccountAllowList | default "required" }}{{ end }}
 {{- end }}
 
 {{/* What the schema cannot say readably. */}}

@@ -25,11 +25,22 @@ pub(super) struct CredentialsFile {
 }
 
 /// Tells one state of a file from another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            modified: metadata.modified().ok(),
+            length: metadata.len(),
+            inode: metadata.ino(),
+        }
+    }
 }
 
 impl CredentialsFile {
@@ -83,13 +94,12 @@ impl CredentialsFile {
     }
 
     async fn stamp(&self) -> std::io::Result<Stamp> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = tokio::fs::metadata(&self.path).await?;
-        Ok(Stamp {
-            modified: metadata.modified().ok(),
-            length: metadata.len(),
-            inode: metadata.ino(),
-        })
+        tokio::fs::metadata(&self.path).await.map(|m| Stamp::of(&m))
+    }
+
+    /// The same without waiting: a look at a file of the node takes microseconds.
+    pub(super) fn stamp_now(&self) -> Option<Stamp> {
+        std::fs::metadata(&self.path).ok().map(|m| Stamp::of(&m))
     }
 
     async fn parse(&self) -> Result<Profile, String> {

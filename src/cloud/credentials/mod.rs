@@ -28,8 +28,9 @@ pub struct Identity(Who);
 enum Who {
     /// SHA-256 over the keys.
     Keys([u8; 32]),
-    /// The process's own, by the sources that it may use.
-    Own(&'static str),
+    /// The process's own, by the sources that it may use, and by the state of the credentials file:
+    /// with other keys in it the process is somebody else.
+    Own(&'static str, Option<file::Stamp>),
 }
 
 impl Identity {
@@ -43,7 +44,7 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Who::Keys([a, b, c, d, ..]) => write!(f, "Identity({a:02x}{b:02x}{c:02x}{d:02x})"),
-            Who::Own(name) => write!(f, "Identity({name})"),
+            Who::Own(name, _) => write!(f, "Identity({name})"),
         }
     }
 }
@@ -90,13 +91,14 @@ impl FromStr for Source {
 pub struct Credentials(Arc<Inner>);
 
 struct Inner {
-    identity: Identity,
+    /// Of the process's own.
+    name: &'static str,
     keys: Keys,
 }
 
 enum Keys {
     Fixed(Arc<AccessKeys>, &'static str),
-    Own(own::Own),
+    Own(Box<own::Own>),
 }
 
 impl Credentials {
@@ -104,14 +106,17 @@ impl Credentials {
     /// errors.
     pub fn fixed(keys: AccessKeys, source: &'static str) -> Self {
         Self(Arc::new(Inner {
-            identity: keys.identity(),
+            name: source,
             keys: Keys::Fixed(Arc::new(keys), source),
         }))
     }
 
-    /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.0.identity
+    /// Who it is now.
+    pub fn identity(&self) -> Identity {
+        match &self.0.keys {
+            Keys::Fixed(keys, _) => keys.identity(),
+            Keys::Own(own) => Identity(Who::Own(self.0.name, own.state())),
+        }
     }
 
     /// Where the keys come from: for the process's own the source in use, or `own` while none is.
@@ -157,7 +162,7 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("identity", self.identity())
+            .field("identity", &self.identity())
             .field("source", &self.source())
             .finish()
     }
@@ -171,8 +176,8 @@ pub(super) fn own(
     only: Option<Source>,
 ) -> Result<Credentials, ApiError> {
     Ok(Credentials(Arc::new(Inner {
-        identity: Identity(Who::Own(only.map_or("own", Source::name))),
-        keys: Keys::Own(own::Own::new(sender, metadata, env, only)?),
+        name: only.map_or("own", Source::name),
+        keys: Keys::Own(Box::new(own::Own::new(sender, metadata, env, only)?)),
     })))
 }
 

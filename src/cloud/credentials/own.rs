@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::agency::Agency;
-use super::file::CredentialsFile;
+use super::file::{CredentialsFile, Stamp};
 use super::{AccessKeys, Source, failed};
 use crate::cloud::env::Env;
 use crate::cloud::error::{ApiError, Kind};
@@ -25,6 +25,8 @@ pub(super) struct Own {
     /// `None` where the variables are not set; an error where they are wrong.
     environment: Result<Option<Arc<AccessKeys>>, String>,
     file: Option<CredentialsFile>,
+    /// Whether the file was named, so that it must be there.
+    file_is_named: bool,
     agency: Agency,
     project: Option<String>,
     chosen: OnceLock<Source>,
@@ -51,6 +53,7 @@ impl Own {
                 .map(PathBuf::from)
                 .or_else(|| Some(PathBuf::from(env.get("HOME")?).join(".huaweicloud/credentials")))
                 .map(CredentialsFile::new),
+            file_is_named: env.get(FILE).is_some(),
             agency: Agency::new(sender, metadata),
             project: env.get(PROJECT).map(str::to_owned),
             chosen: OnceLock::new(),
@@ -61,6 +64,18 @@ impl Own {
             return Err(failed(Source::Environment, why));
         }
         Ok(own)
+    }
+
+    /// Tells one state of the credentials file from another, where the keys are or may be its.
+    pub(super) fn state(&self) -> Option<Stamp> {
+        let other = matches!(self.environment, Ok(Some(_)))
+            && self.sources.contains(&Source::Environment)
+            || !self.sources.contains(&Source::File)
+            || self.chosen.get() == Some(&Source::Agency);
+        match &self.file {
+            Some(file) if !other => file.stamp_now(),
+            _ => None,
+        }
     }
 
     pub(super) fn source(&self) -> &'static str {
@@ -110,9 +125,14 @@ impl Own {
                     return Ok(Err(format!("neither {FILE} nor HOME is set")));
                 };
                 let profile = file.read().await.map_err(|why| failed(source, &why))?;
-                Ok(profile
-                    .map(|profile| profile.keys)
-                    .ok_or_else(|| format!("{} does not exist", file.path().display())))
+                let missing = || format!("{} does not exist", file.path().display());
+                if profile.is_none() && self.file_is_named {
+                    return Err(failed(
+                        source,
+                        &format!("{}, which {FILE} names", missing()),
+                    ));
+                }
+                Ok(profile.map(|profile| profile.keys).ok_or_else(missing))
             }
             Source::Agency => self.agency.keys(deadline).await,
         }

@@ -248,8 +248,10 @@ async fn a_service_that_refuses_all_keys_is_asked_twice() {
 #[tokio::test(start_paused = true)]
 async fn the_chain_takes_the_first_that_is_configured_and_stops_at_a_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("credentials");
+    let path = dir.path().join(".huaweicloud/credentials");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
     let file = path.to_str().unwrap();
+    let home = dir.path().to_str().unwrap();
     let (cloud, log) = cloud(&Env::default(), |_, _| Reply::Unreachable);
     let own = |pairs: &[(&str, &str)]| {
         cloud.own_credentials(&Env::from_pairs(pairs.iter().copied()), None)
@@ -262,12 +264,16 @@ async fn the_chain_takes_the_first_that_is_configured_and_stops_at_a_failure() {
     );
 
     // nothing yet: all three are named, and asked again at the next call
-    let later = own(&[("HUAWEICLOUD_SDK_CREDENTIALS_FILE", file)]).unwrap();
+    let later = own(&[("HOME", home)]).unwrap();
     let none = access_key(&later).await.unwrap_err();
     for part in ["HUAWEICLOUD_SDK_AK is not set", file, "no metadata service"] {
         assert!(none.message.contains(part), "{none}");
     }
     let asked = log.len();
+    // a file that is named has to be there
+    let named = own(&[("HUAWEICLOUD_SDK_CREDENTIALS_FILE", file)]).unwrap();
+    let error = access_key(&named).await.unwrap_err();
+    assert!(error.message.contains("does not exist, which"), "{error}");
     std::fs::write(&path, "[basic]\nak = F\nsk = s\nproject_id = pf\n").unwrap();
     assert_eq!(access_key(&later).await.unwrap(), "F");
     assert_eq!(later.source(), "file");

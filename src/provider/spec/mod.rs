@@ -11,6 +11,7 @@ use jpx_core::Expression;
 use crate::provider::paths;
 use crate::store::Selector;
 
+mod growth;
 mod rules;
 mod yaml;
 use rules::{check_files, check_names, compile, encoding, secret_name, version_rule};
@@ -21,6 +22,8 @@ use yaml::{RawExtract, RawObject, Text};
 pub const MAX_OBJECTS_BYTES: usize = 256 * 1024;
 /// Most objects of one SecretProviderClass.
 pub const MAX_OBJECTS: usize = 200;
+/// Most files that an object names; a volume takes 4 MiB in any case.
+pub const MAX_EXTRACTS: usize = 200;
 /// Longest JMESPath expression, in bytes: keeps its parser far from the end of the stack.
 pub const MAX_JMESPATH_BYTES: usize = 512;
 
@@ -260,6 +263,10 @@ impl<'a> Check<'a> {
                 "jmesPath",
                 "the list is empty: remove it or add an item",
             );
+        }
+        if extracts.len() > MAX_EXTRACTS {
+            let reason = format!("{} items are more than {MAX_EXTRACTS}", extracts.len());
+            self.fault(self.line, "jmesPath", reason);
         }
         let all_keys = raw.all_keys.unwrap_or(false);
         if all_keys && raw.extracts.is_some() {

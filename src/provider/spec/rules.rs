@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jpx_core::Expression;
 
+use super::growth;
 use super::{Content, Encoding, MAX_JMESPATH_BYTES, Object, Problem, label, yaml::RawObject};
 use crate::provider::paths;
 use crate::store::Selector;
@@ -143,7 +144,7 @@ pub(super) fn compile(expression: &str) -> Result<Expression<'static>, String> {
             expression.len()
         ));
     }
-    jpx_core::compile(expression).map_err(|error| {
+    let compiled = jpx_core::compile(expression).map_err(|error| {
         let hint = if expression.contains('-') && !expression.contains('"') {
             "; a key with a hyphen needs quotes: '\"my-key\"'"
         } else {
@@ -154,5 +155,12 @@ pub(super) fn compile(expression: &str) -> Result<Expression<'static>, String> {
             error.column() + 1,
             error.reason
         )
-    })
+    })?;
+    if growth::copies(compiled.as_ast()) > growth::MAX_COPIES {
+        return Err(format!(
+            "the expression could multiply the secret by more than {}: write it as several items",
+            growth::MAX_COPIES
+        ));
+    }
+    Ok(compiled)
 }
