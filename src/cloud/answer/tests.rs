@@ -162,7 +162,7 @@ fn a_wrong_clock_is_recognised_by_the_dates() {
 fn known_refusals_say_what_to_do() {
     let cases = [
         (400, "CSMS.0401", "x", "KMS key"),
-        (403, "CSMS.0302", "x", "rights"),
+        (403, "CSMS.0302", "x", "csms:secretStage:get"),
         (
             401,
             "APIGW.0301",
