@@ -7,6 +7,7 @@ use super::fetch::Fetched;
 use super::paths;
 use super::resolve::Planned;
 use super::select::{Selected, select};
+use super::spec::Content;
 use crate::proto::{File, MountResponse, ObjectVersion};
 
 /// The driver refuses answers over 4 MiB with a code that leaves the pod an empty folder, so ours
@@ -42,7 +43,11 @@ pub fn files(fetched: Vec<Fetched>, default_mode: u32) -> Result<MountResponse, 
     if !failures.is_empty() {
         return Err(MountError::of_objects(&failures));
     }
-    check_clashes(&entries)?;
+    // All other names were checked with the list, before any call.
+    let has_keys = |item: &Fetched| matches!(item.planned.object.content, Content::AllKeys { .. });
+    if fetched.iter().any(has_keys) {
+        check_clashes(&entries)?;
+    }
     if entries.is_empty() {
         return Ok(placeholder());
     }
@@ -100,7 +105,7 @@ fn version(item: &Fetched, file: &Selected, mode: u32) -> String {
     format!("{}-{hex}", secret.id)
 }
 
-/// The names were checked before any call, except those that are keys of a secret.
+/// Names that are keys of a secret are known only now.
 fn check_clashes(entries: &[Entry<'_>]) -> Result<(), MountError> {
     let clashes = paths::clashes(entries.iter().map(|e| e.file.path.as_str()));
     let failures: Vec<ObjectError> = clashes

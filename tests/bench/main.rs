@@ -19,7 +19,7 @@ use node::Node;
 const ROUNDS: usize = 20;
 const CALLS: usize = 100;
 /// Mounts over which processor time is taken.
-const BUSY_CALLS: usize = 20_000;
+const BUSY_CALLS: usize = 60_000;
 const CALLERS: usize = 8;
 
 fn main() {
