@@ -91,39 +91,39 @@ impl FromStr for Source {
 pub struct Credentials(Arc<Inner>);
 
 struct Inner {
-    /// Of the process's own.
-    name: &'static str,
     keys: Keys,
 }
 
 enum Keys {
-    Fixed(Arc<AccessKeys>, &'static str),
-    Own(Box<own::Own>),
+    /// With who they are, and what names them in errors.
+    Fixed(Arc<AccessKeys>, Identity, &'static str),
+    /// With what names the sources that may be used.
+    Own(Box<own::Own>, &'static str),
 }
 
 impl Credentials {
     /// Keys that never change, such as those of a `nodePublishSecretRef`; `source` names them in
     /// errors.
     pub fn fixed(keys: AccessKeys, source: &'static str) -> Self {
+        let identity = keys.identity();
         Self(Arc::new(Inner {
-            name: source,
-            keys: Keys::Fixed(Arc::new(keys), source),
+            keys: Keys::Fixed(Arc::new(keys), identity, source),
         }))
     }
 
     /// Who it is now.
     pub fn identity(&self) -> Identity {
         match &self.0.keys {
-            Keys::Fixed(keys, _) => keys.identity(),
-            Keys::Own(own) => Identity(Who::Own(self.0.name, own.state())),
+            Keys::Fixed(_, identity, _) => identity.clone(),
+            Keys::Own(own, name) => Identity(Who::Own(name, own.state())),
         }
     }
 
     /// Where the keys come from: for the process's own the source in use, or `own` while none is.
     pub fn source(&self) -> &'static str {
         match &self.0.keys {
-            Keys::Fixed(_, source) => source,
-            Keys::Own(own) => own.source(),
+            Keys::Fixed(_, _, source) => source,
+            Keys::Own(own, _) => own.source(),
         }
     }
 
@@ -133,8 +133,8 @@ impl Credentials {
     /// [`Kind::Credentials`] with the source and what to do.
     pub async fn keys(&self, deadline: Instant) -> Result<Arc<AccessKeys>, ApiError> {
         match &self.0.keys {
-            Keys::Fixed(keys, _) => Ok(Arc::clone(keys)),
-            Keys::Own(own) => own.keys(deadline).await,
+            Keys::Fixed(keys, ..) => Ok(Arc::clone(keys)),
+            Keys::Own(own, _) => own.keys(deadline).await,
         }
     }
 
@@ -146,7 +146,7 @@ impl Credentials {
     ) -> Result<bool, ApiError> {
         match &self.0.keys {
             Keys::Fixed(..) => Ok(false),
-            Keys::Own(own) => own.renew(refused, deadline).await,
+            Keys::Own(own, _) => own.renew(refused, deadline).await,
         }
     }
 
@@ -154,7 +154,7 @@ impl Credentials {
     pub(super) async fn project(&self, deadline: Instant) -> Result<Option<String>, ApiError> {
         match &self.0.keys {
             Keys::Fixed(..) => Ok(None),
-            Keys::Own(own) => own.project(deadline).await,
+            Keys::Own(own, _) => own.project(deadline).await,
         }
     }
 }
@@ -176,8 +176,10 @@ pub(super) fn own(
     only: Option<Source>,
 ) -> Result<Credentials, ApiError> {
     Ok(Credentials(Arc::new(Inner {
-        name: only.map_or("own", Source::name),
-        keys: Keys::Own(Box::new(own::Own::new(sender, metadata, env, only)?)),
+        keys: Keys::Own(
+            Box::new(own::Own::new(sender, metadata, env, only)?),
+            only.map_or("own", Source::name),
+        ),
     })))
 }
 
