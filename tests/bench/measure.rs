@@ -27,19 +27,13 @@ impl Pair {
         rounds: usize,
         calls: usize,
     ) -> Self {
-        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Vec::with_capacity(rounds);
         for _ in 0..rounds {
-            let a = median(one_caller(&node.provider.socket, &class.request, calls).await);
-            let b = median(one_caller(&echo.socket, &class.request, calls).await);
-            ours.push(a);
-            theirs.push(b);
-            ratios.push(a / b);
+            let ours = one_caller(&node.provider.socket, &class.request, calls).await;
+            let theirs = one_caller(&echo.socket, &class.request, calls).await;
+            all.push((median(ours), median(theirs)));
         }
-        Self {
-            ours: median(ours),
-            echo: median(theirs),
-            ratio: median(ratios),
-        }
+        Self::of(&all)
     }
 
     /// Mounts per second of the process's processor time.
@@ -50,18 +44,23 @@ impl Pair {
         callers: usize,
         calls: usize,
     ) -> Self {
-        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Vec::new();
         for _ in 0..5 {
-            let a = busy(&node.provider, &class.request, callers, calls / 5).await;
-            let b = busy(echo, &class.request, callers, calls / 5).await;
-            ours.push(a);
-            theirs.push(b);
-            ratios.push(a / b);
+            let ours = busy(&node.provider, &class.request, callers, calls / 5).await;
+            let theirs = busy(echo, &class.request, callers, calls / 5).await;
+            all.push((ours, theirs));
         }
+        Self::of(&all)
+    }
+
+    /// Medians over the rounds, each ours and the echo's.
+    fn of(rounds: &[(f64, f64)]) -> Self {
+        let median_of =
+            |figure: fn(&(f64, f64)) -> f64| median(rounds.iter().map(figure).collect());
         Self {
-            ours: median(ours),
-            echo: median(theirs),
-            ratio: median(ratios),
+            ours: median_of(|(ours, _)| *ours),
+            echo: median_of(|(_, echo)| *echo),
+            ratio: median_of(|(ours, echo)| ours / echo),
         }
     }
 }

@@ -40,7 +40,9 @@ const ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A server that ends, with its socket, when dropped.
-pub(crate) struct Serving(#[allow(dead_code)] DropGuard);
+pub(crate) struct Serving {
+    _stop: DropGuard,
+}
 
 /// Where the driver's socket is, below kubelet's folder.
 pub(crate) fn driver_socket(kubelet: &Path) -> PathBuf {
@@ -61,7 +63,9 @@ pub(crate) fn register(kubelet: &Path) -> Serving {
             stop.clone().cancelled_owned(),
         );
     tokio::spawn(server);
-    Serving(stop.drop_guard())
+    Serving {
+        _stop: stop.drop_guard(),
+    }
 }
 
 struct Registrar {
@@ -122,7 +126,9 @@ impl StandIn {
             .add_service(NodeServer::new(self.clone()))
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         tokio::spawn(server);
-        Serving(stop.drop_guard())
+        Serving {
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// Reads the class anew each time, as the driver's cache would soon.
