@@ -87,7 +87,7 @@ impl Cloud {
             query: &query,
             body: bytes::Bytes::new(),
             idempotent: true,
-            limited: false,
+            limit: None,
         };
         let signer = Signer {
             credentials: &caller.credentials,

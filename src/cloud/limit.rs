@@ -29,11 +29,13 @@ pub(super) struct Limit {
     /// Held by whoever waits for the next token, so that the others need not wake for it.
     line: Mutex<()>,
     qps: NonZeroU32,
+    /// Where it is set, for errors.
+    flag: &'static str,
 }
 
 impl Limit {
     /// `burst` tokens at first, `qps` more each second, at most `burst`.
-    pub(super) fn new(qps: NonZeroU32, burst: NonZeroU32) -> Self {
+    pub(super) fn new(qps: NonZeroU32, burst: NonZeroU32, flag: &'static str) -> Self {
         let clock = TokioClock(Instant::now());
         let quota = Quota::per_second(qps).allow_burst(burst);
         Self {
@@ -41,6 +43,7 @@ impl Limit {
             clock,
             line: Mutex::new(()),
             qps,
+            flag,
         }
     }
 
@@ -48,8 +51,8 @@ impl Limit {
     pub(super) async fn pass(&self, deadline: Instant) -> Result<(), String> {
         let too_late = || {
             format!(
-                "this process's own limit of {} calls a second (--csms-qps) left no room in the time given",
-                self.qps
+                "this process's own limit of {} calls a second ({}) left no room in the time given",
+                self.qps, self.flag
             )
         };
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.line.lock()).await else {
@@ -74,6 +77,7 @@ mod tests {
         Limit::new(
             NonZeroU32::new(qps).unwrap(),
             NonZeroU32::new(burst).unwrap(),
+            "--csms-qps",
         )
     }
 

@@ -80,7 +80,7 @@ pub struct Caller {
 
 /// The client. Clones share connections, limits and what was learned.
 #[derive(Clone)]
-pub struct Cloud(Arc<Inner>);
+pub struct Cloud(Arc<Inner>, Arc<limit::Limit>);
 
 struct Inner {
     sender: Arc<http::Sender>,
@@ -119,14 +119,21 @@ impl Cloud {
     ) -> Result<Self, ApiError> {
         let endpoints = region::Endpoints::new(&config, env)?;
         let connectors = connect::Connectors::new(config.ca_bundle.as_deref(), env, dial)?;
-        let limit = limit::Limit::new(config.qps, config.burst);
-        let sender = http::Sender::new(connectors, limit, clock, jitter, metrics);
-        Ok(Self(Arc::new(Inner {
+        let sender = http::Sender::new(connectors, clock, jitter, metrics);
+        let inner = Inner {
             sender: Arc::new(sender),
             endpoints,
             projects: iam::Projects::default(),
             home: config.home,
-        })))
+        };
+        let limit = limit::Limit::new(config.qps, config.burst, "--csms-qps");
+        Ok(Self(Arc::new(inner), Arc::new(limit)))
+    }
+
+    /// The same client with a limit of its own: `qps` calls a second, and no burst. `flag` sets it.
+    pub fn with_limit(&self, qps: NonZeroU32, flag: &'static str) -> Self {
+        let limit = limit::Limit::new(qps, NonZeroU32::MIN, flag);
+        Self(Arc::clone(&self.0), Arc::new(limit))
     }
 
     /// The process's own credentials: environment, then credentials file, then the ECS agency, or

@@ -322,7 +322,7 @@ impl Cloud {
             query: &ask.query,
             body: ask.body.map(SecretBytes::into_bytes).unwrap_or_default(),
             idempotent,
-            limited: true,
+            limit: Some(&self.1),
             method: ask.method,
         };
         let signer = Signer {

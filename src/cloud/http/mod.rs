@@ -43,8 +43,8 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     /// Whether sending it twice does the same as sending it once.
     pub(super) idempotent: bool,
-    /// Whether it counts against the limit of calls.
-    pub(super) limited: bool,
+    /// The limit of calls that it counts against.
+    pub(super) limit: Option<&'a Limit>,
 }
 
 /// Whose keys sign a call.
@@ -54,11 +54,10 @@ pub(super) struct Signer<'a> {
     pub(super) project: Option<&'a str>,
 }
 
-/// Connections, limits and clocks of one client.
+/// Connections and clocks of one client.
 pub(super) struct Sender {
     cloud: Client<Connector, Full<Bytes>>,
     direct: Client<Connector, Full<Bytes>>,
-    limit: Limit,
     budget: Budget,
     pub(super) clock: Clock,
     pub(super) jitter: Jitter,
@@ -68,7 +67,6 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(
         connectors: Connectors,
-        limit: Limit,
         clock: Clock,
         jitter: Jitter,
         metrics: CloudMetrics,
@@ -86,7 +84,6 @@ impl Sender {
         Self {
             cloud: client(connectors.cloud),
             direct: client(connectors.direct),
-            limit,
             budget: Budget::new(),
             clock,
             jitter,
@@ -110,8 +107,8 @@ impl Sender {
             failure.into_error(call, tries, begin.elapsed(), note)
         };
         loop {
-            if call.limited {
-                self.limit.pass(deadline).await.map_err(|why| {
+            if let Some(limit) = call.limit {
+                limit.pass(deadline).await.map_err(|why| {
                     give_up(
                         Failure::local(Kind::Throttled, Again::Never, why),
                         tries,
