@@ -3,10 +3,11 @@
 //!
 //! The way of a Mount: [`socket`] accepts the driver's connection, [`provider`] takes the request
 //! through its steps, asking [`store`] for versions of secrets, which asks [`cloud`].
-//! Dependencies point down only: `provider → store → cloud`. [`kube`] and [`observe`] stand at the
-//! side, [`serve`] puts all together. [`emulator`] and [`driver`] are the two ends of the world
-//! for the demo and the tests.
+//! Dependencies point down only: `provider → store → cloud`. [`rotation`] finds out what moved and gets
+//! it into pods. [`kube`] and [`observe`] stand at the side, [`serve`] puts all together. [`emulator`],
+//! [`apiserver`] and [`driver`] are the ends of the world for the demo and the tests.
 
+pub mod apiserver;
 pub mod cli;
 pub mod clock;
 pub mod cloud;
@@ -19,6 +20,7 @@ pub mod lint;
 pub mod observe;
 pub mod proto;
 pub mod provider;
+pub mod rotation;
 pub mod secret;
 pub mod serve;
 pub mod socket;

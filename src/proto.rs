@@ -1,4 +1,4 @@
-//! The generated messages and services of `proto/service.proto`.
+//! The generated messages and services of `proto/service.proto` and, in [`csi`], `proto/csi.proto`.
 //!
 //! `Debug` of the messages that carry secrets is written here by hand: it shows sizes only.
 
@@ -7,6 +7,11 @@
 use std::fmt;
 
 tonic::include_proto!("v1alpha1");
+
+/// The driver's side towards kubelet.
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
 
 impl fmt::Debug for MountRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,5 +43,14 @@ impl fmt::Debug for File {
             .field("mode", &format_args!("{:04o}", self.mode))
             .field("contents", &format_args!("<{} bytes>", self.contents.len()))
             .finish()
+    }
+}
+
+impl fmt::Debug for csi::NodePublishVolumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodePublishVolumeRequest")
+            .field("volume_id", &self.volume_id)
+            .field("target_path", &self.target_path)
+            .finish_non_exhaustive()
     }
 }

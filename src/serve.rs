@@ -24,6 +24,7 @@ use crate::proto::csi_driver_provider_server::CsiDriverProviderServer;
 use crate::provider::Provider;
 use crate::provider::authorize::{AllowListMode, Authorizer};
 use crate::provider::resolve::Resolver;
+use crate::rotation::{self, With};
 use crate::socket;
 use crate::store::Store;
 
@@ -54,12 +55,15 @@ pub struct Config {
     pub allow_list: AllowListMode,
     /// How to reach the cloud.
     pub cloud: cloud::Config,
+    /// How changes are found and delivered; without it, or without Kubernetes, kubelet's looking after
+    /// volumes is all that brings new versions.
+    pub rotation: Option<rotation::Config>,
     /// Where `/livez`, `/readyz` and `/metrics` are; nowhere if `None`.
     pub admin_address: Option<SocketAddr>,
 }
 
 /// What comes from outside, so that tests decide it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Outside {
     /// Environment variables.
     pub env: Env,
@@ -68,7 +72,7 @@ pub struct Outside {
     /// Randomness.
     pub jitter: Jitter,
     /// The API server, if there is one.
-    pub kube: Option<kube::Config>,
+    pub kube: Option<kube::Client>,
 }
 
 /// A provider that runs. It has to be stopped with [`Running::stop`]; a drop cancels it.
@@ -109,21 +113,26 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         home: config.region.clone(),
         ..config.cloud
     };
-    let cloud = Cloud::new(cloud, &env, clock, jitter, metrics.cloud.clone())?;
+    let cloud = Cloud::new(
+        cloud,
+        &env,
+        clock.clone(),
+        jitter.clone(),
+        metrics.cloud.clone(),
+    )?;
     let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
-    let kube = match kube {
-        Some(kube) => Some(watch_kube(kube, &readiness, &background)?),
-        None => None,
-    };
+    let client = kube.clone();
+    let kube = kube.map(|client| watch_kube(client, &readiness, &background, clock.clone()));
     let (kube, events) = match kube {
         Some((classes, accounts, events)) => (Some((classes, accounts)), Some(events)),
         None => (None, None),
     };
     let accounts = kube.as_ref().map(|(_, accounts)| accounts.clone());
+    let classes = kube.as_ref().map(|(classes, _)| classes.clone());
     let provider = Provider::new(
         Authorizer::new(config.allow_list, kube),
         resolver,
-        Store::new(cloud, &metrics, config.stale_limit),
+        Store::new(cloud.clone(), &metrics, config.stale_limit),
         config.interval,
         events,
         stop.clone(),
@@ -166,6 +175,20 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         }
         None => None,
     };
+    if let (Some(rotation), Some(client), Some(classes)) = (config.rotation, client, classes) {
+        let with = With {
+            client,
+            classes,
+            cloud,
+            provider: provider.clone(),
+            provider_names: config.provider_names,
+            interval: config.interval,
+            clock,
+            jitter,
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(rotation::run(rotation, with, stop.clone()));
+    }
     spawn_until(&background, async move {
         let mut ticks = interval(SWEEP_EVERY);
         loop {
@@ -212,11 +235,11 @@ impl Drop for Running {
 }
 
 fn watch_kube(
-    config: kube::Config,
+    client: kube::Client,
     readiness: &Readiness,
     background: &CancellationToken,
-) -> Result<(Classes, Accounts, Events)> {
-    let client = kube::Client::try_from(config).context("the Kubernetes client cannot be made")?;
+    clock: Clock,
+) -> (Classes, Accounts, Events) {
     let (classes, watch) = Classes::watch(client.clone());
     spawn_until(background, watch);
     let latch = readiness.latch("the API server: first list of SecretProviderClasses");
@@ -225,7 +248,11 @@ fn watch_kube(
         awaited.ready().await;
         drop(latch);
     });
-    Ok((classes, Accounts::new(client.clone()), Events::new(client)))
+    (
+        classes,
+        Accounts::new(client.clone()),
+        Events::new(client, clock),
+    )
 }
 
 async fn serve_admin(

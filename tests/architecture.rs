@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each part may name of the others. `provider → store → cloud`, and nothing points back.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("secret", &[]),
     ("clock", &[]),
     ("interval", &[]),
@@ -12,13 +12,22 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("observe", &["proto", "socket"]),
     ("cloud", &["clock", "observe", "secret"]),
     ("store", &["cloud", "flight", "observe"]),
-    ("kube", &["flight"]),
+    ("kube", &["clock", "flight"]),
     (
         "provider",
-        &["cloud", "kube", "observe", "proto", "secret", "store"],
+        &[
+            "cloud", "interval", "kube", "observe", "proto", "secret", "store",
+        ],
     ),
+    (
+        "rotation",
+        &[
+            "clock", "cloud", "kube", "observe", "proto", "provider", "socket", "store",
+        ],
+    ),
+    ("apiserver", &[]),
     ("emulator", &["clock", "secret"]),
-    ("driver", &["clock", "proto", "socket"]),
+    ("driver", &["clock", "kube", "proto", "socket"]),
 ];
 
 /// Crates that would tie a part to what it must not know.

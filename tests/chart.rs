@@ -62,6 +62,23 @@ fn the_drivers_chart_is_told_to_rotate_and_to_skip_as_little_as_it_can() {
     );
 }
 
+/// `DEW_WRITE=1 cargo test chart::` writes the file.
+#[test]
+fn the_crd_is_the_programs() {
+    use dew_provider::kube::SecretRevision;
+    use kube::CustomResourceExt;
+    const FILE: &str = "charts/dew-provider/files/secretrevisions.yaml";
+    let text = serde_saphyr::to_string(&SecretRevision::crd()).unwrap();
+    let text = format!("# Generated from src/kube/revisions.rs.\n{text}");
+    if std::env::var_os("DEW_WRITE").is_some() {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE), &text).unwrap();
+    }
+    assert!(
+        read(FILE) == text,
+        "{FILE}: DEW_WRITE=1 cargo test chart:: writes it"
+    );
+}
+
 #[test]
 fn defaults_are_the_programs() {
     let values = yaml("charts/dew-provider/values.yaml");
@@ -75,6 +92,8 @@ fn defaults_are_the_programs() {
             "--service-account-allow-list",
             &values["serviceAccountAllowList"],
         ),
+        ("--rotation-qps", &values["rotation"]["qps"]),
+        ("--rotation-spread", &values["rotation"]["spread"]),
         ("--csms-qps", &values["endpoints"]["qps"]),
         ("--csms-burst", &values["endpoints"]["burst"]),
         ("--provider-name", &values["driver"]["providerNames"][0]),

@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod mount;
 mod readme;
+mod rotation;
 mod sdk;
 mod serve;
 mod socket;

@@ -75,7 +75,7 @@ async fn every_metric_stands_in_the_readme() {
 
 #[test]
 fn every_field_and_parameter_stands_in_the_readme() {
-    use dew_provider::provider::request::PARAMETERS;
+    use dew_provider::provider::parameters::PARAMETERS;
     for name in PARAMETERS.iter().filter(|name| **name != "agency") {
         assert!(README.contains(&format!("`{name}`")), "{name}");
     }

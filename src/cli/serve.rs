@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -15,6 +15,7 @@ use crate::cloud::{self, Env, Region};
 use crate::interval::RotationPollInterval;
 use crate::observe::{self, LogFormat};
 use crate::provider::authorize::AllowListMode;
+use crate::rotation;
 use crate::serve::{self, Config, Outside};
 
 const EXAMPLE: &str = "\
@@ -67,6 +68,44 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub stale_limit: Duration,
+
+    /// Questions about versions per second that the leader asks for all nodes
+    #[arg(long, env = "DEW_ROTATION_QPS", default_value = "5", value_name = "N")]
+    pub rotation_qps: NonZeroU32,
+
+    /// Over what time nodes spread the fetch of a version that all of them need, such as 5s; more where
+    /// the account's limit asks for it
+    #[arg(
+        long,
+        env = "DEW_ROTATION_SPREAD",
+        default_value = "5s",
+        value_parser = spread,
+        value_name = "TIME"
+    )]
+    pub rotation_spread: Duration,
+
+    /// CSI socket of the driver, by which changes get into pods at once; empty, or where it is not
+    /// there, kubelet brings them within 60 to 90 s
+    #[arg(
+        long,
+        env = "DEW_DRIVER_SOCKET",
+        default_value = "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
+        value_name = "PATH"
+    )]
+    pub driver_socket: String,
+
+    /// Name of this node; without it changes wait for kubelet
+    #[arg(long, env = "DEW_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Namespace of the Lease by which one provider of the cluster leads
+    #[arg(
+        long,
+        env = "DEW_NAMESPACE",
+        default_value = "kube-system",
+        value_name = "NAME"
+    )]
+    pub namespace: String,
 
     /// Whether the ServiceAccount's annotation cce.io/dew-resource must list the secrets
     #[arg(
@@ -171,7 +210,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         env: Env::from_process(),
         clock: Clock::system(),
         jitter: Jitter::from_system(),
-        kube: kube_config(&args).await?,
+        kube: kube_client(&args).await?,
     };
     let config = Config {
         socket_dir: args.socket_dir,
@@ -182,6 +221,15 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         stale_limit: args.stale_limit,
         allow_list: args.service_account_allow_list,
         cloud: args.cloud.into(),
+        rotation: Some(rotation::Config {
+            qps: args.rotation_qps,
+            spread: args.rotation_spread,
+            node_name: args.node_name.filter(|name| !name.is_empty()),
+            namespace: args.namespace,
+            driver_socket: Some(args.driver_socket)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        }),
         admin_address: Some(args.admin_address),
     };
     let running = serve::start(config, outside).await?;
@@ -193,10 +241,12 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     Ok(())
 }
 
-async fn kube_config(args: &ServeArgs) -> Result<Option<kube::Config>> {
+async fn kube_client(args: &ServeArgs) -> Result<Option<kube::Client>> {
     let mode = args.service_account_allow_list;
     match (crate::kube::config(args.kubeconfig.as_deref()).await, mode) {
-        (Ok(config), _) => Ok(Some(config)),
+        (Ok(config), _) => kube::Client::try_from(config)
+            .map(Some)
+            .context("the Kubernetes client cannot be made"),
         (Err(why), AllowListMode::Off) if args.kubeconfig.is_none() => {
             warn!(
                 %why,
@@ -211,24 +261,31 @@ async fn kube_config(args: &ServeArgs) -> Result<Option<kube::Config>> {
     }
 }
 
-/// Longest time for which an old value may stand in.
-const MAX_STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
 fn stale_limit(text: &str) -> Result<Duration, String> {
-    let rule = "write hours or minutes up to 168h, such as 24h or 30m, or 0 for never";
-    let (digits, unit) = match text.split_at_checked(text.len().saturating_sub(1)) {
-        _ if text == "0" => return Ok(Duration::ZERO),
-        Some((digits, "h")) => (digits, 60 * 60),
-        Some((digits, "m")) => (digits, 60),
-        _ => return Err(rule.to_owned()),
-    };
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let count: u64 = digits.parse().ok().filter(|_| plain).ok_or(rule)?;
-    let limit = Duration::from_secs(count.saturating_mul(unit));
-    if limit > MAX_STALE {
-        return Err(rule.to_owned());
+    let units = [('h', 60 * 60), ('m', 60)];
+    time(text, units, 7 * 24 * 60 * 60).ok_or_else(|| {
+        "write hours or minutes up to 168h, such as 24h or 30m, or 0 for never".to_owned()
+    })
+}
+
+fn spread(text: &str) -> Result<Duration, String> {
+    time(text, [('m', 60), ('s', 1)], 60 * 60).ok_or_else(|| {
+        "write seconds or minutes up to 60m, such as 5s or 1m, or 0 for none".to_owned()
+    })
+}
+
+/// A whole number with its unit, up to so many seconds, or a bare 0.
+fn time(text: &str, units: [(char, u64); 2], most: u64) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
     }
-    Ok(limit)
+    let (digits, unit) = units
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let count: u64 = digits.parse().ok().filter(|_| plain)?;
+    let seconds = count.checked_mul(unit).filter(|seconds| *seconds <= most)?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// A core file would hold every secret.

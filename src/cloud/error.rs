@@ -57,6 +57,14 @@ impl Kind {
         }
     }
 
+    /// As the reason of a Kubernetes condition: `NotFound`.
+    pub fn reason(self) -> String {
+        let words = self.label().split('_');
+        words
+            .map(|word| word[..1].to_ascii_uppercase() + &word[1..])
+            .collect()
+    }
+
     /// Whether another region, or a value fetched earlier, may stand in: the service could not
     /// answer, as opposed to having answered no.
     pub fn is_outage(self) -> bool {

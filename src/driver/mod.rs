@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::proto::{MountRequest, MountResponse};
 
 mod client;
+pub mod csi;
 mod mounts;
 mod writer;
 

@@ -1,46 +1,30 @@
-//! The Kubernetes side: SecretProviderClasses as they are, and what ServiceAccounts allow.
+//! The Kubernetes side: what is watched, what is read, and what is written.
 
-use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-use kube::api::Api;
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Config, CustomResource, ResourceExt};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
 
 pub mod accounts;
+pub mod classes;
 pub mod events;
+pub mod lease;
+pub mod pods;
+pub mod revisions;
+pub mod usage;
 
 pub use accounts::Accounts;
+pub use classes::{Classes, SecretProviderClass, SecretProviderClassSpec};
 pub use events::Events;
+pub use lease::{Beat, Lease};
+pub use pods::Pods;
+pub use revisions::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
+pub use usage::Usage;
 
 /// One request to the API server, whatever the Mount has left.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a SecretProviderClass says, as far as a provider reads it. The CRD is the driver's.
-#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
-#[kube(
-    group = "secrets-store.csi.x-k8s.io",
-    version = "v1",
-    kind = "SecretProviderClass",
-    namespaced
-)]
-pub struct SecretProviderClassSpec {
-    /// Name of the provider; the driver finds its socket by it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    /// What the driver hands to the provider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parameters: Option<std::collections::BTreeMap<String, String>>,
-}
 
 /// Why something could not be read from the API server.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -126,66 +110,4 @@ pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, String> {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(3));
     Ok(config)
-}
-
-/// SecretProviderClasses of all namespaces, watched.
-#[derive(Clone)]
-pub struct Classes {
-    client: Client,
-    store: Store<SecretProviderClass>,
-}
-
-impl Classes {
-    /// Starts the watch; it lives as long as the future that is returned is polled.
-    pub fn watch(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (reader, writer) = reflector::store();
-        let api: Api<SecretProviderClass> = Api::all(client.clone());
-        let task = watcher(api, watcher::Config::default())
-            // Kept in memory for every class of the cluster: only what is compared.
-            .modify(|class| {
-                class.managed_fields_mut().clear();
-                class.annotations_mut().clear();
-                class.labels_mut().clear();
-            })
-            .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of SecretProviderClasses failed; it goes on"))
-            .reflect(writer)
-            .for_each(|_| std::future::ready(()));
-        (
-            Self {
-                client,
-                store: reader,
-            },
-            task,
-        )
-    }
-
-    /// Waits for the first list.
-    pub async fn ready(&self) {
-        // The only error is that the task is gone, which ends the process elsewhere.
-        let _ = self.store.wait_until_ready().await;
-    }
-
-    /// The class as the watch last saw it.
-    pub fn seen(&self, namespace: &str, name: &str) -> Option<Arc<SecretProviderClass>> {
-        self.store.get(&ObjectRef::new(name).within(namespace))
-    }
-
-    /// The class as it is now.
-    pub async fn read(
-        &self,
-        namespace: &str,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<Arc<SecretProviderClass>, KubeError> {
-        let what = format!("SecretProviderClass {namespace}/{name}");
-        let api: Api<SecretProviderClass> = Api::namespaced(self.client.clone(), namespace);
-        ask(&what, deadline, api.get(name)).await.map(Arc::new)
-    }
-}
-
-impl fmt::Debug for Classes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Classes")
-    }
 }

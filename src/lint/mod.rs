@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::cloud::Region;
 use crate::kube::accounts::{ANNOTATION, AllowList};
-use crate::provider::request::{PARAMETERS, PROTECTED};
+use crate::provider::parameters::{PARAMETERS, PROTECTED};
 use crate::provider::resolve;
 use crate::provider::spec::{self, Content, Spec, nearest};
 

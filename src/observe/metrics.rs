@@ -4,6 +4,7 @@
 //! metrics are readable by more people than pods are.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -78,6 +79,110 @@ impl Default for CloudMetrics {
     }
 }
 
+/// How calls of the driver for one volume end: [`NudgeLabels::outcome`].
+pub const NUDGE_OUTCOMES: [&str; 6] = [
+    "delivered",
+    "repeated",
+    "failed",
+    "gone",
+    "cleaned",
+    "gave_up",
+];
+
+/// How a call of the driver for one volume ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct NudgeLabels {
+    /// `delivered`, `repeated` (the driver skipped it, it is tried again), `failed`, `gone` (the pod
+    /// is), `cleaned` (the pod ended meanwhile), `gave_up`.
+    pub outcome: &'static str,
+}
+
+/// Counted by `rotation/`.
+#[derive(Clone, Debug)]
+pub struct RotationMetrics {
+    /// Seconds since the secret in use that was confirmed longest ago was confirmed.
+    pub oldest: Gauge<f64, AtomicU64>,
+    /// Secrets in use that cannot be confirmed.
+    pub failing: Gauge,
+    /// New versions fetched.
+    pub changes: Counter,
+    /// Calls of the driver by outcome.
+    pub nudges: Family<NudgeLabels, Counter>,
+    /// Seconds from a change seen to the last volume of the node.
+    pub delivery: Histogram,
+    /// Whether this process asks for all nodes.
+    pub leader: Gauge,
+    /// Secrets that the leader asks for.
+    pub planned: Gauge,
+    /// Seconds by which the leader's next question is late.
+    pub behind: Gauge<f64, AtomicU64>,
+}
+
+impl RotationMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let new = Self {
+            oldest: Gauge::default(),
+            failing: Gauge::default(),
+            changes: Counter::default(),
+            nudges: Family::default(),
+            delivery: Histogram::new([
+                0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+            ]),
+            leader: Gauge::default(),
+            planned: Gauge::default(),
+            behind: Gauge::default(),
+        };
+        // At zero from the start: a rate can be taken of the first one too.
+        for outcome in NUDGE_OUTCOMES {
+            drop(new.nudges.get_or_create(&NudgeLabels { outcome }));
+        }
+        registry.register_with_unit(
+            "rotation_oldest_unconfirmed",
+            "Time since the secret in use that was confirmed longest ago was confirmed",
+            Unit::Seconds,
+            new.oldest.clone(),
+        );
+        registry.register(
+            "rotation_failing_secrets",
+            "Secrets in use that cannot be confirmed",
+            new.failing.clone(),
+        );
+        registry.register(
+            "rotation_changes",
+            "New versions fetched",
+            new.changes.clone(),
+        );
+        registry.register(
+            "nudges",
+            "Calls of the driver for one volume by outcome",
+            new.nudges.clone(),
+        );
+        registry.register_with_unit(
+            "rotation_delivery",
+            "Time from a change seen to the last volume of the node",
+            Unit::Seconds,
+            new.delivery.clone(),
+        );
+        registry.register(
+            "rotation_leader",
+            "Whether this process asks for all nodes",
+            new.leader.clone(),
+        );
+        registry.register(
+            "rotation_planned_secrets",
+            "Secrets that the leader asks for",
+            new.planned.clone(),
+        );
+        registry.register_with_unit(
+            "rotation_behind",
+            "Time by which the leader's next question is late",
+            Unit::Seconds,
+            new.behind.clone(),
+        );
+        new
+    }
+}
+
 /// All families of the process, and the registry that prints them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -92,6 +197,8 @@ pub struct Metrics {
     pub store_bytes: Gauge,
     /// Counted by the cloud client.
     pub cloud: CloudMetrics,
+    /// Counted by rotation.
+    pub rotation: RotationMetrics,
 }
 
 impl Metrics {
@@ -150,6 +257,7 @@ impl Metrics {
             Unit::Seconds,
             cloud.credential_expiry.clone(),
         );
+        let rotation = RotationMetrics::register(&mut registry);
         Arc::new(Self {
             registry,
             mounts,
@@ -157,6 +265,7 @@ impl Metrics {
             store,
             store_bytes,
             cloud,
+            rotation,
         })
     }
 

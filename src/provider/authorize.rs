@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{MountError, Reason};
-use super::request::{PROTECTED, Request};
+use super::parameters::PROTECTED;
+use super::request::Request;
 use super::spec::Spec;
 use crate::kube::accounts::{ANNOTATION, AllowList};
 use crate::kube::{Accounts, Classes, KubeError};

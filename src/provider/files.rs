@@ -18,11 +18,11 @@ pub(super) const MAX_RESPONSE: usize = 4 * 1024 * 1024 - 64 * 1024;
 const PLACEHOLDER: &str = ".dew-provider";
 
 /// The answer for everything that was fetched, in order of paths.
-pub fn files(fetched: Vec<Fetched>, default_mode: u32) -> Result<MountResponse, MountError> {
+pub fn files(fetched: &[Fetched], default_mode: u32) -> Result<MountResponse, MountError> {
     let mut failures = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
     let mut room = MAX_RESPONSE;
-    for item in &fetched {
+    for item in fetched {
         let Some(secret) = &item.secret else { continue };
         match select(&item.planned.object, &secret.value, &mut room) {
             Ok(selected) => entries.extend(selected.into_iter().map(|file| {

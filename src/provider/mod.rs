@@ -11,6 +11,7 @@ use tonic::{Request as Grpc, Response, Status};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::kube::Events;
+use crate::kube::events::Weight;
 use crate::observe::metrics::{Metrics, MountLabels};
 use crate::proto::csi_driver_provider_server::CsiDriverProvider;
 use crate::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
@@ -21,6 +22,7 @@ pub mod error;
 pub mod fetch;
 pub mod files;
 mod numbers;
+pub mod parameters;
 pub mod paths;
 pub mod request;
 pub mod resolve;
@@ -40,6 +42,11 @@ use volumes::{VolumeId, Volumes};
 
 /// Reason of the Event of a pod that got a value from before an outage.
 const STALE: &str = "SecretNotConfirmed";
+
+/// Reasons of the Events of a pod whose volume follows a change, or cannot.
+pub const ROTATED: &str = "SecretRotated";
+/// See [`ROTATED`].
+pub const ROTATION_FAILED: &str = "SecretRotationFailed";
 
 /// How long mounts go on after the signal to stop: a little less than the process, because a
 /// connection that breaks off would be UNAVAILABLE for kubelet, and the pod's folder stay empty.
@@ -97,6 +104,26 @@ impl Provider {
         }))
     }
 
+    /// The volumes that were filled.
+    pub fn volumes(&self) -> &Volumes {
+        &self.0.volumes
+    }
+
+    /// What this node knows of secrets.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Decides as whom and where is asked.
+    pub fn resolver(&self) -> &Resolver {
+        &self.0.resolver
+    }
+
+    /// Where Events go.
+    pub fn events(&self) -> Option<&Events> {
+        self.0.events.as_ref()
+    }
+
     /// Forgets what belonged to pods that are gone. To be called now and then.
     pub fn sweep(&self) {
         self.0.store.sweep();
@@ -108,18 +135,62 @@ impl Parts {
     /// The way of a Mount: each step takes what the one before it gave.
     async fn mount(&self, request: Request) -> Result<(MountResponse, bool), MountError> {
         let volume = VolumeId::of(&request);
+        let settings = self.volumes.settings(&request.parameters);
+        let result = self.steps(request, volume.clone(), settings).await;
+        if let Err(error) = &result
+            && let Some((pod, lasted)) = self.volumes.failed(&volume, settings, error)
+        {
+            self.tell_failure(&pod, error, lasted);
+        }
+        result
+    }
+
+    async fn steps(
+        &self,
+        request: Request,
+        volume: VolumeId,
+        settings: u64,
+    ) -> Result<(MountResponse, bool), MountError> {
         let default_mode = request.default_mode;
-        let spec = self.specs.get(&request)?;
+        let spec = self
+            .specs
+            .get(&request.class, request.parameters.objects.as_deref())?;
         let authorized = self
             .authorizer
             .authorize(request, spec, self.volumes.max_age(&volume))
             .await?;
         let plan = self.resolver.resolve(&authorized)?;
-        let max_ages = self.volumes.max_ages(&volume, &plan.keys);
+        let max_ages = self.volumes.max_ages(&volume, &plan, &self.store);
         let fetched = fetch::fetch(&plan, &max_ages, &self.store).await?;
-        self.tell_stale(&authorized.request.pod, &fetched);
-        let response = files::files(fetched, default_mode)?;
-        Ok((response, self.volumes.filled(volume, &plan.keys)))
+        let request = authorized.request;
+        self.tell_stale(&request.pod, &fetched);
+        let response = files::files(&fetched, default_mode)?;
+        let filled = (self.volumes).filled(volume, settings, &request, &plan, &fetched);
+        self.tell_changes(&request.pod, &filled.changes);
+        Ok((response, filled.is_new))
+    }
+
+    fn tell_changes(&self, pod: &Pod, changes: &[String]) {
+        if changes.is_empty() {
+            return;
+        }
+        let text = changes.join(", ");
+        info!(changes = text, "rotated");
+        if let Some(events) = &self.events {
+            events.of_pod(pod.reference(), Weight::Normal, ROTATED, text);
+        }
+    }
+
+    /// The driver hides failures of volumes that are mounted already.
+    fn tell_failure(&self, pod: &Pod, error: &MountError, lasted: Duration) {
+        if let Some(events) = &self.events {
+            let text = format!(
+                "the volume keeps its files, and could not be brought up to date for {} s: {}",
+                lasted.as_secs(),
+                error.message
+            );
+            events.of_pod(pod.reference(), Weight::Warning, ROTATION_FAILED, text);
+        }
     }
 
     /// An outage that is bridged should not pass unseen.
@@ -144,7 +215,7 @@ impl Parts {
                 "CSMS could not be asked; the volume has what was last fetched: {}",
                 served.join(", ")
             );
-            events.warn(&pod.namespace, &pod.name, &pod.uid, STALE, text);
+            events.of_pod(pod.reference(), Weight::Warning, STALE, text);
         }
     }
 

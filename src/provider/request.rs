@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
 use super::error::{MountError, Reason};
+use super::parameters::{PARAMETERS, PROTECTED, Parameters};
 use super::secrets::{self, PublishSecret};
 use super::spec::nearest;
 use crate::proto::MountRequest;
@@ -25,26 +27,6 @@ pub const BUDGET: Duration = Duration::from_secs(45);
 const DEFAULT_MODE: u32 = 0o644;
 const KUBELET: &str = "csi.storage.k8s.io/";
 
-/// Parameters that decide as whom and where is asked, so count only as the SecretProviderClass
-/// has them: a pod's volumeAttributes look the same to a provider.
-pub const PROTECTED: [&str; 5] = [
-    "region",
-    "failoverRegion",
-    "projectId",
-    "credentials",
-    "agency",
-];
-
-/// All parameters that are read.
-pub const PARAMETERS: [&str; 6] = [
-    "objects",
-    "region",
-    "failoverRegion",
-    "projectId",
-    "credentials",
-    "agency",
-];
-
 /// The pod that the volume is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
@@ -58,22 +40,10 @@ pub struct Pod {
     pub service_account: String,
 }
 
-/// The SecretProviderClass's parameters, overlaid by the pod's volumeAttributes.
-#[derive(Clone, Debug, Default)]
-pub struct Parameters {
-    /// The YAML list.
-    pub objects: Option<String>,
-    /// Values of [`PROTECTED`], in that order.
-    pub protected: [Option<String>; 5],
-    /// Parameters that are not known.
-    pub unknown: Vec<String>,
-}
-
-impl Parameters {
-    /// The value of a protected parameter; an empty one counts as not given.
-    pub fn protected(&self, name: &str) -> Option<&str> {
-        let at = PROTECTED.iter().position(|p| *p == name)?;
-        self.protected[at].as_deref().filter(|v| !v.is_empty())
+impl Pod {
+    /// Namespace, name and UID.
+    pub fn reference(&self) -> (&str, &str, &str) {
+        (&self.namespace, &self.name, &self.uid)
     }
 }
 
@@ -87,7 +57,7 @@ pub struct Request {
     /// What the class says.
     pub parameters: Parameters,
     /// Keys given by `nodePublishSecretRef`.
-    pub secret: Option<PublishSecret>,
+    pub secret: Option<Arc<PublishSecret>>,
     /// kubelet's folder of the volume; empty where the caller is not kubelet.
     pub target_path: String,
     /// Mode of files that do not say their own.
@@ -130,7 +100,7 @@ impl Request {
             }
         }
         Ok(Self {
-            secret: secrets::parse(&message.secrets)?,
+            secret: secrets::parse(&message.secrets)?.map(Arc::new),
             pod: attributes.pod,
             class: attributes.class,
             parameters: attributes.parameters,

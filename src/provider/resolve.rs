@@ -2,18 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::authorize::Authorized;
 use super::error::{MountError, Reason};
-use super::request::Request;
+use super::parameters::{INTERVAL, Parameters};
+use super::secrets::PublishSecret;
 use super::spec::{Object, nearest};
 use crate::cloud::{AccessKeys, ApiError, Caller, Cloud, Credentials, Env, Region, Source};
+use crate::interval::RotationPollInterval;
 use crate::store::Key;
 
 /// Value of the parameter `credentials` that asks for the pod's own keys.
-const PUBLISH_SECRET: &str = "nodePublishSecretRef";
+pub const PUBLISH_SECRET: &str = "nodePublishSecretRef";
 
 const NO_AGENCY: &str = "assuming an agency by name is not supported yet: remove it; the ECS node's \
                          own agency is used without being named";
@@ -31,11 +34,13 @@ pub struct Plan {
     /// The objects, in the order written.
     pub objects: Vec<Planned>,
     /// Their keys, in the same order.
-    pub keys: Vec<Key>,
+    pub keys: Arc<[Key]>,
     /// As whom and where.
     pub caller: Arc<Caller>,
     /// Asked only where the first region could not answer.
     pub failover: Option<Arc<Caller>>,
+    /// The class's own interval, if it has one.
+    pub interval: Option<Duration>,
     /// When the answer is due.
     pub deadline: Instant,
 }
@@ -79,39 +84,17 @@ impl Resolver {
     /// Decides region, project and identity. Asks nobody.
     pub fn resolve(&self, authorized: &Authorized) -> Result<Plan, MountError> {
         let Authorized { request, spec } = authorized;
-        let region = match self.region_of(request, "region")? {
-            Some(region) => region,
-            None => self.region.clone().ok_or_else(|| {
-                MountError::new(
-                    Reason::Precondition,
-                    format!(
-                        "no region: give SecretProviderClass {:?} the parameter region, or the \
-                         provider --region",
-                        request.class
-                    ),
-                )
-            })?,
+        let class = Class {
+            name: &request.class,
+            parameters: &request.parameters,
         };
-        let credentials = self.credentials(request)?;
-        let project = match request.parameters.protected("projectId") {
-            Some(project) => {
-                check_project(project).map_err(|why| wrong(request, "projectId", &why))?;
-                Some(project.to_owned())
-            }
-            None if Some(&region) == self.region.as_ref() => self.project.clone(),
-            None => None,
-        };
-        let failover = self.region_of(request, "failoverRegion")?.map(|region| {
+        let caller = Arc::new(self.caller(class, request.secret.as_deref())?);
+        let failover = class.region("failoverRegion")?.map(|region| {
             Arc::new(Caller {
                 region,
                 project: None,
-                credentials: credentials.clone(),
+                credentials: caller.credentials.clone(),
             })
-        });
-        let caller = Arc::new(Caller {
-            region,
-            project,
-            credentials,
         });
         let identity = caller.credentials.identity();
         Ok(Plan {
@@ -129,24 +112,54 @@ impl Resolver {
                 .collect(),
             caller,
             failover,
+            interval: class.interval()?,
             deadline: request.deadline,
         })
     }
 
-    fn region_of(&self, request: &Request, parameter: &str) -> Result<Option<Region>, MountError> {
-        let Some(text) = request.parameters.protected(parameter) else {
-            return Ok(None);
+    /// As whom and where a class's secrets are asked for, by a pod that brings `secret`.
+    pub fn caller(
+        &self,
+        class: Class<'_>,
+        secret: Option<&PublishSecret>,
+    ) -> Result<Caller, MountError> {
+        let region = match class.region("region")? {
+            Some(region) => region,
+            None => self.region.clone().ok_or_else(|| {
+                MountError::new(
+                    Reason::Precondition,
+                    format!(
+                        "no region: give SecretProviderClass {:?} the parameter region, or the \
+                         provider --region",
+                        class.name
+                    ),
+                )
+            })?,
         };
-        text.parse()
-            .map(Some)
-            .map_err(|error| wrong(request, parameter, &format!("{error}")))
+        let project = match class.parameters.protected("projectId") {
+            Some(project) => {
+                check_project(project).map_err(|why| class.wrong("projectId", &why))?;
+                Some(project.to_owned())
+            }
+            None if Some(&region) == self.region.as_ref() => self.project.clone(),
+            None => None,
+        };
+        Ok(Caller {
+            credentials: self.credentials(class, secret)?,
+            region,
+            project,
+        })
     }
 
-    fn credentials(&self, request: &Request) -> Result<Credentials, MountError> {
-        if request.parameters.protected("agency").is_some() {
-            return Err(wrong(request, "agency", NO_AGENCY));
+    fn credentials(
+        &self,
+        class: Class<'_>,
+        secret: Option<&PublishSecret>,
+    ) -> Result<Credentials, MountError> {
+        if class.parameters.protected("agency").is_some() {
+            return Err(class.wrong("agency", NO_AGENCY));
         }
-        let own = |secret: &super::secrets::PublishSecret| {
+        let own = |secret: &PublishSecret| {
             let keys = AccessKeys::new(
                 secret.access_key.as_str(),
                 secret.secret_key.as_str(),
@@ -158,12 +171,11 @@ impl Resolver {
             );
             Credentials::fixed(keys, PUBLISH_SECRET)
         };
-        let choice = request.parameters.protected("credentials");
-        match (choice, &request.secret) {
+        let choice = class.parameters.protected("credentials");
+        match (choice, secret) {
             (None | Some(PUBLISH_SECRET), Some(secret)) => Ok(own(secret)),
             (None, None) => Ok(self.chain.clone()),
-            (Some(PUBLISH_SECRET), None) => Err(wrong(
-                request,
+            (Some(PUBLISH_SECRET), None) => Err(class.wrong(
                 "credentials",
                 "it asks for nodePublishSecretRef, but the pod's volume names none",
             )),
@@ -177,10 +189,45 @@ impl Resolver {
                     Some((_, Err(error))) => {
                         Err(MountError::new(error.kind.into(), error.to_string()))
                     }
-                    None => Err(wrong(request, "credentials", &unknown_source(name))),
+                    None => Err(class.wrong("credentials", &unknown_source(name))),
                 }
             }
         }
+    }
+}
+
+/// A SecretProviderClass's name, for errors, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Class<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its parameters.
+    pub parameters: &'a Parameters,
+}
+
+impl Class<'_> {
+    fn region(self, parameter: &str) -> Result<Option<Region>, MountError> {
+        let given = self.parameters.protected(parameter);
+        given
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| self.wrong(parameter, &format!("{error}")))
+    }
+
+    /// Its own interval, if it has one.
+    pub fn interval(self) -> Result<Option<Duration>, MountError> {
+        let interval = self.parameters.interval();
+        interval.map_err(|why| self.wrong(INTERVAL, &why))
+    }
+
+    fn wrong(self, parameter: &str, reason: &str) -> MountError {
+        MountError::new(
+            Reason::Invalid,
+            format!(
+                "SecretProviderClass {:?}, parameter {parameter}: {reason}",
+                self.name
+            ),
+        )
     }
 }
 
@@ -199,6 +246,7 @@ pub fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         "credentials" if Source::ALL.iter().any(|s| s.name() == value) => Ok(()),
         "credentials" => Err(unknown_source(value)),
         "agency" => Err(NO_AGENCY.to_owned()),
+        INTERVAL => value.parse::<RotationPollInterval>().map(drop),
         _ => Ok(()),
     }
 }
@@ -225,16 +273,6 @@ fn unknown_source(name: &str) -> String {
         "{name:?} is none of {}{}",
         known.join(", "),
         hint.unwrap_or_default()
-    )
-}
-
-fn wrong(request: &Request, parameter: &str, reason: &str) -> MountError {
-    MountError::new(
-        Reason::Invalid,
-        format!(
-            "SecretProviderClass {:?}, parameter {parameter}: {reason}",
-            request.class
-        ),
     )
 }
 

@@ -1,6 +1,6 @@
 //! The `secrets` of a request: keys that a pod brings by `nodePublishSecretRef`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -20,6 +20,19 @@ pub struct PublishSecret {
     pub secret_key: Zeroizing<String>,
     /// Token of temporary keys.
     pub security_token: Option<Zeroizing<String>>,
+}
+
+impl PublishSecret {
+    /// As the Secret's data, for a message to the driver. The copies are not wiped: gRPC makes its own.
+    pub fn as_map(&self) -> HashMap<String, String> {
+        let token = self.security_token.as_ref();
+        let mut map = HashMap::from([
+            (ACCESS_KEY.to_owned(), self.access_key.clone()),
+            (SECRET_KEY.to_owned(), self.secret_key.to_string()),
+        ]);
+        map.extend(token.map(|token| (SECURITY_TOKEN.to_owned(), token.to_string())));
+        map
+    }
 }
 
 impl fmt::Debug for PublishSecret {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{MountError, Reason};
-use super::request::Request;
 use super::spec::{Problem, Spec};
 
 /// Lists kept; a cluster has at most 500 classes with the CCE add-on.
@@ -17,15 +16,14 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 pub(super) struct SpecCache(Mutex<HashMap<String, Arc<Spec>>>);
 
 impl SpecCache {
-    /// The checked objects of a request.
-    pub(super) fn get(&self, request: &Request) -> Result<Arc<Spec>, MountError> {
-        let Some(text) = &request.parameters.objects else {
+    /// The checked `objects` of a class.
+    pub(super) fn get(&self, class: &str, objects: Option<&str>) -> Result<Arc<Spec>, MountError> {
+        let Some(text) = objects else {
             return Err(MountError::new(
                 Reason::Invalid,
                 format!(
-                    "SecretProviderClass {:?} has no parameter objects: give it a YAML list of \
-                     secrets",
-                    request.class
+                    "SecretProviderClass {class:?} has no parameter objects: give it a YAML list of \
+                     secrets"
                 ),
             ));
         };
@@ -39,14 +37,14 @@ impl SpecCache {
         }
         let spec = Spec::parse(text)
             .map(Arc::new)
-            .map_err(|p| refused(&request.class, &p))?;
+            .map_err(|p| refused(class, &p))?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: usize = known.keys().map(String::len).sum();
         if known.len() >= CAPACITY || bytes + text.len() > MAX_BYTES {
             // Rare enough that forgetting all is as good as choosing one.
             known.clear();
         }
-        known.insert(text.clone(), Arc::clone(&spec));
+        known.insert(text.to_owned(), Arc::clone(&spec));
         Ok(spec)
     }
 }

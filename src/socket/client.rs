@@ -1,4 +1,4 @@
-//! A client of a provider's socket, as the driver is one.
+//! Clients of Unix sockets: of a provider's, as the driver is one, and of the driver's own.
 
 use std::path::Path;
 
@@ -8,8 +8,13 @@ use tower::service_fn;
 
 use crate::proto::csi_driver_provider_client::CsiDriverProviderClient;
 
-/// Connects at the first call, and again after a connection was lost.
+/// A client of a provider's socket.
 pub fn client(path: &Path) -> CsiDriverProviderClient<Channel> {
+    CsiDriverProviderClient::new(channel(path))
+}
+
+/// Connects at the first call, and again after a connection was lost.
+pub fn channel(path: &Path) -> Channel {
     let path = path.to_owned();
     let connect = service_fn(move |_| {
         let path = path.clone();
@@ -20,6 +25,5 @@ pub fn client(path: &Path) -> CsiDriverProviderClient<Channel> {
         }
     });
     // The address is never dialled; it becomes `:authority`, as of driver v1.6.0.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect);
-    CsiDriverProviderClient::new(channel)
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
 }

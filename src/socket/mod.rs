@@ -21,7 +21,7 @@ use tracing::warn;
 mod authority;
 mod client;
 use authority::Adapter;
-pub use client::client;
+pub use client::{channel, client};
 
 /// Longest path of a Unix socket on Linux, without the final NUL.
 const MAX_PATH: usize = 107;

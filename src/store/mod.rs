@@ -4,7 +4,6 @@
 //! asker accepts, not by a time of its own, and is dropped when nobody used it for a day or the
 //! bound on bytes is reached.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,13 +20,17 @@ use crate::flight::{Flights, Lost};
 use crate::observe::metrics::{Metrics, StoreLabels};
 
 mod key;
+mod shelf;
+mod words;
 pub use key::{Key, Selector};
+use shelf::{Failure, Held, Shelf};
+use words::Words;
+pub use words::{Found, Standing, Subject, Word};
 
 /// Unused for this long, a value is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most bytes of values, with an allowance for what is kept around each.
+/// Most bytes of values, with what is kept around each.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-const ENTRY_OVERHEAD: usize = 512;
 /// For this long the version that a stage points at need not be confirmed.
 const HOLDER_IS_GOOD: Duration = Duration::from_secs(60 * 60);
 /// For this long a failure is taken for the cloud's state.
@@ -46,21 +49,12 @@ pub struct Version {
     pub value: SecretValue,
 }
 
-struct Held {
-    version: Arc<Version>,
-    /// When the fetch that confirmed it began.
-    checked: Instant,
-    used: Instant,
-    /// How the last fetch since then failed, if one did.
-    failure: Option<Failure>,
-}
-
-#[derive(Clone, Copy)]
-enum Failure {
-    /// The cloud could not answer.
-    Outage(Instant),
-    /// The cloud said no: denied, gone, disabled. What it gave before is not for new pods.
-    Refused,
+impl Version {
+    /// The number in its id, which is `v` and digits; 0 for anything else.
+    pub fn number(&self) -> u32 {
+        let digits = self.id.strip_prefix('v');
+        digits.and_then(|d| d.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// What is left where the cloud cannot be asked.
@@ -74,18 +68,6 @@ pub struct LastGood {
     pub known_outage: bool,
 }
 
-impl Held {
-    fn bytes(&self) -> usize {
-        self.version.value.bytes().len() + ENTRY_OVERHEAD
-    }
-}
-
-#[derive(Default)]
-struct Shelf {
-    held: HashMap<Key, Held>,
-    bytes: usize,
-}
-
 /// The store. Clones share it.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -93,6 +75,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     cloud: Cloud,
     shelf: Mutex<Shelf>,
+    words: Mutex<Words>,
     flights: Flights<Key, Result<Arc<Version>, ApiError>>,
     max_bytes: usize,
     stale_limit: Duration,
@@ -118,6 +101,7 @@ impl Store {
         Self(Arc::new(Inner {
             cloud,
             shelf: Mutex::default(),
+            words: Mutex::default(),
             flights: Flights::default(),
             max_bytes,
             stale_limit,
@@ -196,6 +180,22 @@ impl Store {
             age,
             known_outage,
         })
+    }
+
+    /// What is held for a key, without its value: the number of its version, and when that was made.
+    pub fn held(&self, key: &Key) -> Option<(u32, i64)> {
+        let shelf = self.0.shelf();
+        let version = &shelf.held.get(key)?.version;
+        Some((version.number(), version.create_time))
+    }
+
+    /// When the fetch of what is held began.
+    pub fn checked(&self, key: &Key) -> Option<Instant> {
+        self.0.shelf().held.get(key).map(|held| held.checked)
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a value that was served as a last resort.
@@ -327,27 +327,6 @@ impl Inner {
         shelf.shrink(self.max_bytes);
         self.size.set(shelf.bytes as i64);
         old.is_none_or(|old| old.version.id != id)
-    }
-}
-
-impl Shelf {
-    fn retain(&mut self, keep: impl Fn(&Held) -> bool) {
-        self.held.retain(|_, held| keep(held));
-        self.bytes = self.held.values().map(Held::bytes).sum();
-    }
-
-    /// Drops what was not used for longest. Reached only by misuse, so its cost does not matter.
-    fn shrink(&mut self, max_bytes: usize) {
-        while self.bytes > max_bytes && self.held.len() > 1 {
-            let oldest = self
-                .held
-                .iter()
-                .min_by_key(|(_, h)| h.used)
-                .map(|(key, _)| key.clone());
-            if let Some(old) = oldest.and_then(|key| self.held.remove(&key)) {
-                self.bytes -= old.bytes();
-            }
-        }
     }
 }
 

@@ -251,6 +251,6 @@ async fn the_examples_are_good_and_the_demo_shows_the_first() {
     ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    let password = folder.path().join("pods/shop-2/mnt/secrets/password");
+    let password = folder.path().join("pods/shop-2/secrets/mount/password");
     assert_eq!(std::fs::read_to_string(password).unwrap(), "second-pass");
 }

@@ -1,5 +1,4 @@
-//! A stand-in for the Secrets Store CSI Driver on a real node: CSI for kubelet, the library's
-//! [`Driver`] behind it, tmpfs mounts, and SecretProviderClassPodStatuses. It does not sync Secrets.
+//! Stand-ins on a real node: tmpfs mounts for the library's driver, and the driver's registrar.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,39 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dew_provider::clock::Clock;
-use dew_provider::driver::{Driver, DriverConfig, Mounts, PodVolume};
-use dew_provider::kube::SecretProviderClass;
+use dew_provider::driver::csi::{Csi, NAME};
+use dew_provider::driver::{Driver, DriverConfig, Mounts};
 use dew_provider::socket;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 #[allow(missing_docs, unreachable_pub)]
-pub(crate) mod proto {
-    tonic::include_proto!("csi.v1");
-}
-#[allow(missing_docs, unreachable_pub)]
 mod registration {
     tonic::include_proto!("pluginregistration");
 }
 
-use proto::identity_server::{Identity, IdentityServer};
-use proto::node_server::{Node, NodeServer};
-use proto::*;
 use registration::registration_server::{Registration, RegistrationServer};
 use registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 
-pub(crate) const NAME: &str = "secrets-store.csi.k8s.io";
 const NODE: &str = "node1";
-const POD: &str = "csi.storage.k8s.io/pod";
-const ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
-/// kubelet waits two minutes.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A server that ends, with its socket, when dropped.
-pub(crate) struct Serving {
+pub(crate) struct Registered {
     _stop: DropGuard,
 }
 
@@ -50,7 +35,7 @@ pub(crate) fn driver_socket(kubelet: &Path) -> PathBuf {
 }
 
 /// Tells kubelet of the driver: the work of its node-driver-registrar, which comes as an image only.
-pub(crate) fn register(kubelet: &Path) -> Serving {
+pub(crate) fn register(kubelet: &Path) -> Registered {
     let registrar = Registrar {
         endpoint: driver_socket(kubelet).display().to_string(),
     };
@@ -63,7 +48,7 @@ pub(crate) fn register(kubelet: &Path) -> Serving {
             stop.clone().cancelled_owned(),
         );
     tokio::spawn(server);
-    Serving {
+    Registered {
         _stop: stop.drop_guard(),
     }
 }
@@ -98,181 +83,14 @@ impl Registration for Registrar {
     }
 }
 
-/// The stand-in. Volumes outlive a restart of its server.
-#[derive(Clone)]
-pub(crate) struct StandIn {
-    driver: Arc<Driver>,
-    kube: kube::Client,
-}
-
-impl StandIn {
-    pub(crate) fn new(kube: kube::Client) -> Self {
-        let config = DriverConfig {
-            rotation_poll_interval: Duration::from_secs(1),
-            ..DriverConfig::new("/var/run/secrets-store-csi-providers")
-        };
-        let driver = Driver::with_mounts(config, Clock::system(), Box::new(Tmpfs));
-        Self {
-            driver: Arc::new(driver),
-            kube,
-        }
-    }
-
-    pub(crate) fn serve(&self, kubelet: &Path) -> Serving {
-        let stop = CancellationToken::new();
-        let incoming = socket::bind(&driver_socket(kubelet)).unwrap().incoming();
-        let server = Server::builder()
-            .add_service(IdentityServer::new(self.clone()))
-            .add_service(NodeServer::new(self.clone()))
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        tokio::spawn(server);
-        Serving {
-            _stop: stop.drop_guard(),
-        }
-    }
-
-    /// Reads the class anew each time, as the driver's cache would soon.
-    async fn learn(&self, pod: &PodVolume) -> Result<(), Status> {
-        let api: Api<SecretProviderClass> = Api::namespaced(self.kube.clone(), &pod.namespace);
-        let class = api.get(&pod.class).await.map_err(|error| {
-            let name = format!("{}/{}", pod.namespace, pod.class);
-            Status::unknown(format!(
-                "failed to get secretproviderclass {name}, error: {error}"
-            ))
-        })?;
-        let provider = class.spec.provider.unwrap_or_default();
-        let parameters = class.spec.parameters.unwrap_or_default();
-        self.driver
-            .apply(&pod.namespace, &pod.class, &provider, parameters);
-        Ok(())
-    }
-
-    async fn record(&self, pod: &PodVolume) -> Result<(), Status> {
-        let Some(status) = self.driver.status(&pod.target_path) else {
-            return Ok(());
-        };
-        let kind = GroupVersionKind::gvk(
-            "secrets-store.csi.x-k8s.io",
-            "v1",
-            "SecretProviderClassPodStatus",
-        );
-        let kind = ApiResource::from_gvk_with_plural(&kind, "secretproviderclasspodstatuses");
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.kube.clone(), &pod.namespace, &kind);
-        let name = format!("{}-{}-{}", pod.pod, pod.namespace, pod.class);
-        let objects: Vec<_> = status
-            .objects
-            .iter()
-            .map(|(id, version)| json!({"id": id, "version": version}))
-            .collect();
-        let object = json!({
-            "apiVersion": "secrets-store.csi.x-k8s.io/v1",
-            "kind": "SecretProviderClassPodStatus",
-            "metadata": {
-                "name": name,
-                "labels": {"internal.secrets-store.csi.k8s.io/node-name": NODE},
-                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.pod, "uid": pod.uid}],
-            },
-            "status": {
-                "podName": pod.pod,
-                "secretProviderClassName": pod.class,
-                "mounted": status.mounted,
-                "targetPath": pod.target_path,
-                "objects": objects,
-            },
-        });
-        let params = PatchParams::apply("stand-in").force();
-        let patched = api.patch(&name, &params, &Patch::Apply(object)).await;
-        patched
-            .map(drop)
-            .map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-#[tonic::async_trait]
-impl Identity for StandIn {
-    async fn get_plugin_info(
-        &self,
-        _: Request<GetPluginInfoRequest>,
-    ) -> Result<Response<GetPluginInfoResponse>, Status> {
-        Ok(Response::new(GetPluginInfoResponse {
-            name: NAME.into(),
-            vendor_version: "0".into(),
-        }))
-    }
-
-    async fn get_plugin_capabilities(
-        &self,
-        _: Request<GetPluginCapabilitiesRequest>,
-    ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        Ok(Response::new(GetPluginCapabilitiesResponse::default()))
-    }
-
-    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse::default()))
-    }
-}
-
-#[tonic::async_trait]
-impl Node for StandIn {
-    async fn node_publish_volume(
-        &self,
-        request: Request<NodePublishVolumeRequest>,
-    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let NodePublishVolumeRequest {
-            target_path,
-            readonly,
-            secrets,
-            mut volume_context,
-            ..
-        } = request.into_inner();
-        if !readonly {
-            return Err(Status::invalid_argument("Readonly is not true in request"));
-        }
-        let mut take = |key: &str| volume_context.remove(key).unwrap_or_default();
-        let pod = PodVolume {
-            namespace: take(&format!("{POD}.namespace")),
-            pod: take(&format!("{POD}.name")),
-            uid: take(&format!("{POD}.uid")),
-            service_account: take(ACCOUNT),
-            class: take("secretProviderClass"),
-            attributes: volume_context.into_iter().collect(),
-            secrets: (!secrets.is_empty()).then(|| secrets.into_iter().collect()),
-            target_path: target_path.into(),
-        };
-        self.learn(&pod).await?;
-        let published = self.driver.node_publish_volume(&pod, DEADLINE);
-        tokio::time::timeout(DEADLINE, published)
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")))?;
-        self.record(&pod).await?;
-        Ok(Response::new(NodePublishVolumeResponse::default()))
-    }
-
-    async fn node_unpublish_volume(
-        &self,
-        request: Request<NodeUnpublishVolumeRequest>,
-    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        self.driver
-            .node_unpublish_volume(Path::new(&request.into_inner().target_path))?;
-        Ok(Response::new(NodeUnpublishVolumeResponse::default()))
-    }
-
-    async fn node_get_capabilities(
-        &self,
-        _: Request<NodeGetCapabilitiesRequest>,
-    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        Ok(Response::new(NodeGetCapabilitiesResponse::default()))
-    }
-
-    async fn node_get_info(
-        &self,
-        _: Request<NodeGetInfoRequest>,
-    ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        Ok(Response::new(NodeGetInfoResponse {
-            node_id: NODE.into(),
-        }))
-    }
+/// The stand-in for the driver. It does not sync Secrets.
+pub(crate) fn stand_in(kube: kube::Client) -> Csi {
+    let config = DriverConfig {
+        rotation_poll_interval: Duration::from_secs(1),
+        ..DriverConfig::new("/var/run/secrets-store-csi-providers")
+    };
+    let driver = Driver::with_mounts(config, Clock::system(), Box::new(Tmpfs));
+    Csi::new(Arc::new(driver), kube, NODE)
 }
 
 /// Volumes as the real driver makes them, by the programs that it calls.

@@ -13,7 +13,9 @@ use dew_provider::observe::metrics::CloudMetrics;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::csi::{NAME, Serving, StandIn, register};
+use dew_provider::driver::csi::{Csi, NAME, Serving};
+
+use super::csi::{Registered, driver_socket, register, stand_in};
 use super::kubernetes::{PATIENCE, kubectl, run, tree, until};
 
 /// Where the Service of `emulator.yaml` is.
@@ -24,7 +26,7 @@ enum Driver {
     /// The binary that `DRIVER_BIN` names; a process of the node.
     Real,
     StandIn {
-        driver: StandIn,
+        driver: Csi,
         serving: Option<Serving>,
     },
 }
@@ -34,7 +36,7 @@ pub(crate) struct Node {
     kubelet: PathBuf,
     cloud: Cloud,
     owner: Caller,
-    registrar: Option<Serving>,
+    registrar: Option<Registered>,
 }
 
 impl Node {
@@ -61,7 +63,7 @@ impl Node {
             Driver::Real
         } else {
             Driver::StandIn {
-                driver: StandIn::new(client),
+                driver: stand_in(client),
                 serving: None,
             }
         };
@@ -141,7 +143,7 @@ impl Node {
             )
             .map(drop),
             Driver::StandIn { driver, serving } => {
-                *serving = Some(driver.serve(&self.kubelet));
+                *serving = Some(driver.serve(&driver_socket(&self.kubelet))?);
                 Ok(())
             }
         }
@@ -160,7 +162,7 @@ impl Node {
                 Ok(())
             }
         }?;
-        let socket = super::csi::driver_socket(&self.kubelet);
+        let socket = driver_socket(&self.kubelet);
         until("the driver's end", || {
             anyhow::ensure!(std::os::unix::net::UnixStream::connect(&socket).is_err());
             Ok(())

@@ -270,6 +270,7 @@ async fn a_panic_is_one_requests_failure() {
             csms_endpoint: Some("http://127.0.0.1:9".into()),
             ..Config::default()
         },
+        rotation: None,
         admin_address: None,
     };
     let env = [("HUAWEICLOUD_SDK_AK", "a"), ("HUAWEICLOUD_SDK_SK", "b")];

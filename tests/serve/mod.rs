@@ -228,7 +228,7 @@ async fn readiness_waits_for_the_first_list_of_classes() {
     use dew_provider::cloud::{Config, Env};
     use dew_provider::provider::authorize::AllowListMode;
     use dew_provider::serve::{self, Outside};
-    let api = super::support::api_server::ApiServer::start().await;
+    let api = super::support::api_server::ApiServer::default();
     api.set_broken(Some(500));
     let folder = tempfile::tempdir().unwrap();
     let config = serve::Config {
@@ -240,13 +240,14 @@ async fn readiness_waits_for_the_first_list_of_classes() {
         stale_limit: std::time::Duration::from_secs(24 * 3600),
         allow_list: AllowListMode::Required,
         cloud: Config::default(),
+        rotation: None,
         admin_address: Some("127.0.0.1:0".parse().unwrap()),
     };
     let outside = Outside {
         env: Env::default(),
         clock: Clock::system(),
         jitter: Jitter::seeded(1),
-        kube: Some(api.config()),
+        kube: Some(api.0.client()),
     };
     let _still = super::support::still::Still::new();
     let running = serve::start(config, outside).await.unwrap();

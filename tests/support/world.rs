@@ -8,24 +8,20 @@ use std::time::Duration;
 
 use ::http::Method;
 use dew_provider::clock::{Clock, Jitter};
-use dew_provider::cloud::{
-    self, AccessKeys, Caller, Cloud, Credentials, Env, NewSecret, SecretValue,
-};
+use dew_provider::cloud::{self, Env};
 use dew_provider::driver::{Driver, DriverConfig, PodVolume};
-use dew_provider::emulator::{
-    self, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
-};
-use dew_provider::observe::metrics::CloudMetrics;
+use dew_provider::emulator::{self, DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY, Emulator};
 use dew_provider::provider::authorize::AllowListMode;
 use dew_provider::serve::{self, Outside, Running};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::api_server::ApiServer;
 use super::http;
+use super::owner::Owner;
 use super::still::{Still, hurry};
 
 /// `rotation_poll_interval` of the worlds.
@@ -73,8 +69,7 @@ pub(crate) struct World {
     pub(crate) provider: Running,
     pub(crate) driver: Driver,
     pub(crate) folder: tempfile::TempDir,
-    cloud: Cloud,
-    caller: Caller,
+    owner: Owner,
     began: Instant,
     _still: Still,
 }
@@ -94,7 +89,7 @@ impl World {
         let clock = Clock::from_tokio(start_of_time());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator = Emulator::start(listener, setup.emulator, clock.clone()).unwrap();
-        let api = ApiServer::start().await;
+        let api = ApiServer::default();
         let folder = tempfile::tempdir().unwrap();
         let endpoints = cloud::Config {
             csms_endpoint: Some(emulator.url()),
@@ -114,13 +109,14 @@ impl World {
             stale_limit: setup.stale_limit,
             allow_list: setup.allow_list,
             cloud: endpoints.clone(),
+            rotation: None,
             admin_address: Some("127.0.0.1:0".parse().unwrap()),
         };
         let outside = Outside {
             env: Env::from_pairs(setup.env),
             clock: Clock::from_tokio(start_of_time() + setup.skew),
             jitter: Jitter::seeded(7),
-            kube: Some(api.config()),
+            kube: Some(api.0.client()),
         };
         let provider = hurry(serve::start(config, outside)).await.unwrap();
         hurry(async {
@@ -133,22 +129,9 @@ impl World {
             rotation_poll_interval: setup.driver_interval,
             ..DriverConfig::new(folder.path().join("providers"))
         };
-        let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
         Self {
             driver: Driver::new(driver, clock.clone()),
-            cloud: Cloud::new(
-                endpoints,
-                &Env::default(),
-                clock,
-                Jitter::seeded(1),
-                CloudMetrics::default(),
-            )
-            .unwrap(),
-            caller: Caller {
-                region: DEMO_REGION.parse().unwrap(),
-                project: Some(DEMO_PROJECT.into()),
-                credentials: Credentials::fixed(keys, "test"),
-            },
+            owner: Owner::new(endpoints, emulator.url(), clock),
             emulator,
             api,
             provider,
@@ -161,48 +144,6 @@ impl World {
     /// Lets this much time pass.
     pub(crate) async fn pass(&self, time: Duration) {
         tokio::time::advance(time).await;
-    }
-
-    fn deadline() -> Instant {
-        Instant::now() + Duration::from_secs(45)
-    }
-
-    /// Creates a secret, whose value becomes v1.
-    pub(crate) async fn create(&self, name: &str, value: impl Into<Bytes>) {
-        let new = NewSecret {
-            name: name.into(),
-            kms_key_id: None,
-            description: None,
-            value: value.into().0,
-        };
-        let made = self
-            .cloud
-            .create_secret(&self.caller, new, Self::deadline());
-        hurry(made).await.unwrap();
-    }
-
-    /// Adds a version and returns its id.
-    pub(crate) async fn put(&self, name: &str, value: impl Into<Bytes>, stages: &[&str]) -> String {
-        let stages: Vec<String> = stages.iter().map(ToString::to_string).collect();
-        let value = value.into().0;
-        let made =
-            self.cloud
-                .create_secret_version(&self.caller, name, value, &stages, Self::deadline());
-        hurry(made).await.unwrap().id
-    }
-
-    pub(crate) async fn move_stage(&self, name: &str, stage: &str, version: &str) {
-        let moved =
-            self.cloud
-                .update_secret_stage(&self.caller, name, stage, version, Self::deadline());
-        hurry(moved).await.unwrap();
-    }
-
-    pub(crate) async fn delete(&self, name: &str) {
-        let gone = self
-            .cloud
-            .delete_secret(&self.caller, name, Self::deadline());
-        hurry(gone).await.unwrap();
     }
 
     /// Applies a SecretProviderClass in `default`, to the API server and the driver alike.
@@ -241,22 +182,6 @@ impl World {
         hurry(self.driver.publish_as_kubelet(pod)).await
     }
 
-    /// Tells the emulator to go wrong.
-    pub(crate) async fn fault(&self, rule: Value) {
-        self.control(Method::POST, "faults", &rule.to_string())
-            .await;
-    }
-
-    pub(crate) async fn clear_faults(&self) {
-        self.control(Method::DELETE, "faults", "").await;
-    }
-
-    pub(crate) async fn set_state(&self, secret: &str, state: &str) {
-        let body = json!({ "state": state }).to_string();
-        self.control(Method::PUT, &format!("secrets/{secret}/state"), &body)
-            .await;
-    }
-
     /// Sets the emulator's clock to this machine's date, for clients that sign with that.
     pub(crate) async fn set_real_date(&self) {
         let ahead = Clock::system()
@@ -275,19 +200,6 @@ impl World {
         self.control(Method::PUT, "clock", &body).await;
     }
 
-    /// Calls of an operation that the cloud has seen.
-    pub(crate) async fn calls(&self, operation: &str) -> u64 {
-        let calls = self.control(Method::GET, "calls", "").await.json();
-        calls["counts"][operation].as_u64().unwrap_or(0)
-    }
-
-    pub(crate) async fn control(&self, method: Method, path: &str, body: &str) -> http::Reply {
-        let url = format!("{}/_emulator/{path}", self.emulator.url());
-        let reply = hurry(http::send(method, &url, &[], body)).await;
-        assert!(reply.status < 300, "{reply:?}");
-        reply
-    }
-
     /// The page of the provider's metrics.
     pub(crate) async fn metrics(&self) -> String {
         self.page("metrics").await.text()
@@ -299,26 +211,11 @@ impl World {
     }
 }
 
-/// A value as text or bytes.
-pub(crate) struct Bytes(SecretValue);
+impl std::ops::Deref for World {
+    type Target = Owner;
 
-impl From<&str> for Bytes {
-    fn from(text: &str) -> Self {
-        Self(SecretValue::Text(text.to_owned().into()))
-    }
-}
-
-impl From<String> for Bytes {
-    fn from(text: String) -> Self {
-        Self(SecretValue::Text(text.into()))
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self(SecretValue::Binary(dew_provider::secret::SecretBytes::new(
-            bytes.to_vec(),
-        )))
+    fn deref(&self) -> &Owner {
+        &self.owner
     }
 }
 

@@ -1,40 +1,23 @@
-//! `dew-provider demo`: a Mount, a new version and a failing cloud, without a cluster.
+//! `dew-provider demo`: a Mount, a new version, an edit and a failing cloud, without a cluster.
 
 use std::io::Write;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use crate::clock::{Clock, Jitter};
-use crate::cloud::{self, AccessKeys, Caller, Cloud, Credentials, Env, NewSecret, SecretValue};
-use crate::driver::{Driver, DriverConfig, PodVolume};
-use crate::emulator::{
-    Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
-};
-use crate::lint::manifest::example_class;
-use crate::observe::metrics::CloudMetrics;
+use crate::driver::PodVolume;
+use crate::emulator::{DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY};
 use crate::observe::{self, LogFormat};
-use crate::provider::authorize::AllowListMode;
-use crate::serve::{self, Outside, Running};
 
-/// The manifest that the demo mounts; users start from it too.
-const EXAMPLE_FILE: &str = "manifests/examples/database-password.yaml";
-const EXAMPLE_TEXT: &str = include_str!("../../manifests/examples/database-password.yaml");
-const SECRET: &str = "shop-db";
-/// Stands in for `rotation_poll_interval`, whose least is a minute.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// As `--stale-limit`'s default.
-const STALE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often the stand-in for kubelet has volumes looked after; the real one takes 60 to 90 s.
-const KUBELET: Duration = Duration::from_millis(200);
-/// What any step may take before the demo says that it failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+mod world;
+use world::{DRIVER_INTERVAL, Demo, EXAMPLE_FILE, INTERVAL, SECRET};
+
+/// How often the stand-in for kubelet has volumes looked after, at the end of the demo.
+const KUBELET: Duration = Duration::from_secs(60);
 
 const AFTER_HELP: &str = "\
 Example:
@@ -87,79 +70,12 @@ pub async fn run(args: DemoArgs) -> Result<()> {
     shown
 }
 
-/// The parts, as they run.
-struct Demo {
-    emulator: Emulator,
-    provider: Running,
-    driver: Driver,
-    cloud: Cloud,
-    owner: Caller,
-    pods: PathBuf,
-}
-
 impl Demo {
-    async fn start(folder: &Path) -> Result<Self> {
-        let clock = Clock::system();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let emulator = Emulator::start(listener, Config::default(), clock.clone())?;
-        let providers = folder.join("providers");
-        let qps = NonZeroU32::new(100).context("not zero")?;
-        let endpoints = cloud::Config {
-            csms_endpoint: Some(emulator.url()),
-            iam_endpoint: Some(emulator.url()),
-            metadata_endpoint: Some(emulator.url()),
-            qps,
-            burst: qps,
-            ..cloud::Config::default()
-        };
-        let config = serve::Config {
-            socket_dir: providers.clone(),
-            provider_names: vec!["cce".to_owned()],
-            region: Some(DEMO_REGION.parse()?),
-            project: None,
-            interval: INTERVAL,
-            stale_limit: STALE_LIMIT,
-            allow_list: AllowListMode::Off,
-            cloud: endpoints.clone(),
-            admin_address: Some(([127, 0, 0, 1], 0).into()),
-        };
-        // The provider gets its keys as on an ECS node: from the agency, by the metadata service.
-        let outside = Outside {
-            env: Env::default(),
-            clock: clock.clone(),
-            jitter: Jitter::from_system(),
-            kube: None,
-        };
-        let provider = serve::start(config, outside).await?;
-        let driver = DriverConfig {
-            rotation_poll_interval: INTERVAL,
-            ..DriverConfig::new(providers)
-        };
-        let class = example_class(EXAMPLE_TEXT).context("the example has no class")?;
-        let driver = Driver::new(driver, clock.clone());
-        driver.apply(&class.namespace, &class.name, "cce", class.parameters);
-        let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
-        let metrics = CloudMetrics::default();
-        let (env, jitter) = (Env::default(), Jitter::from_system());
-        Ok(Self {
-            cloud: Cloud::new(endpoints, &env, clock, jitter, metrics)?,
-            owner: Caller {
-                region: DEMO_REGION.parse()?,
-                project: Some(DEMO_PROJECT.to_owned()),
-                credentials: Credentials::fixed(keys, "the demo's owner of secrets"),
-            },
-            emulator,
-            provider,
-            driver,
-            pods: folder.join("pods"),
-        })
-    }
-
     async fn show(&self, keep: bool) -> Result<()> {
         let socket = self.provider.sockets.first().context("no socket")?;
         say(&format!(
             "An emulated Huawei Cloud (CSMS, IAM, metadata service) listens on {}. It checks every signature.\n\
-             The provider listens on {}, with keys from the emulated ECS agency.\n",
+             The provider listens on {}, with keys from the emulated ECS agency; it leads.\n",
             self.emulator.url(),
             socket.display()
         ))?;
@@ -178,15 +94,36 @@ impl Demo {
             tree(&first.target_path)?
         ))?;
 
+        self.wait_for_leader().await?;
         let begun = Instant::now();
         self.put(r#"{"username":"app","password":"second-pass"}"#)
             .await?;
-        say("3. Put version v2 with another password. The pod is left alone.")?;
+        say("3. Put version v2 with another password. Nobody looks after the pod.")?;
         self.wait_for(&first, "second-pass").await?;
         say(&format!(
-            "   {:.1} s later its volume holds the new one (here the interval is 1 s, in a cluster 1m or more):\n{}",
+            "   {:.1} s later its volume holds the new one (here the interval is {} s, in a cluster 1m or more): the\n   \
+             leader asked for the versions, wrote a SecretRevision, and the node had the driver fill the volume anew.\n{}\n{}",
             begun.elapsed().as_secs_f64(),
-            tree(&first.target_path)?
+            INTERVAL.as_secs(),
+            tree(&first.target_path)?,
+            self.told()
+        ))?;
+
+        // The driver leaves a volume alone that changed within the last second.
+        sleep(DRIVER_INTERVAL).await;
+        let begun = Instant::now();
+        self.edit("objectVersion: \"latest\"", "objectVersion: v1")?;
+        self.wait_for(&first, "first-pass").await?;
+        let pinned = begun.elapsed();
+        sleep(DRIVER_INTERVAL).await;
+        let begun = Instant::now();
+        self.edit("", "")?;
+        self.wait_for(&first, "second-pass").await?;
+        say(&format!(
+            "4. Edited the SecretProviderClass: pinned to v1. The running pod has v1 after {} ms, and v2 again {} ms after\n   \
+             the edit was taken back.\n",
+            pinned.as_millis(),
+            begun.elapsed().as_millis()
         ))?;
 
         sleep(INTERVAL).await;
@@ -204,7 +141,7 @@ impl Demo {
             "the cloud answered {answers:?}"
         );
         say(&format!(
-            "4. CSMS now fails: 429, 429, 502. A second pod starts all the same, in {:.1} s:\n   \
+            "5. CSMS now fails: 429, 429, 502. A second pod starts all the same, in {:.1} s:\n   \
              the provider asked again after each failure, and CSMS answered {answers:?}.\n{}",
             took.as_secs_f64(),
             tree(&second.target_path)?
@@ -214,25 +151,23 @@ impl Demo {
             r#"{{"match": {match_reads}, "times": 1, "fault": {{"status": 403, "code": "CSMS.0302", "message": "No permission"}}}}"#
         ))?;
         sleep(INTERVAL).await;
-        let refused = self.driver.publish_as_kubelet(&self.pod("shop-3")).await;
+        let refused = self.csi.publish_as_kubelet(&self.pod("shop-3")).await;
         let refused = refused
             .err()
             .context("a pod without permission was served")?;
         say(&format!(
-            "5. A \"no\" is final. What kubelet shows of a third pod, whose identity lost its right:\n   {}\n",
+            "6. A \"no\" is final. What kubelet shows of a third pod, whose identity lost its right:\n   {}\n",
             refused.message()
         ))?;
 
         // The right is there again.
         self.mount(&self.pod("shop-3")).await?;
-        self.emulator.add_faults(&format!(
-            r#"{{"match": {match_reads}, "fault": {{"reset": true}}}}"#
-        ))?;
+        self.emulator.add_faults(r#"{"fault": {"reset": true}}"#)?;
         sleep(INTERVAL).await;
         let fourth = self.pod("shop-4");
         let took = self.mount(&fourth).await?;
         say(&format!(
-            "6. CSMS is gone: every connection is reset. A fourth pod starts, in {:.1} s, with what was fetched\n   \
+            "7. CSMS is gone: every connection is reset. A fourth pod starts, in {:.1} s, with what was fetched\n   \
              last; a metric, the log and an Event of the pod tell that it could not be confirmed.\n{}",
             took.as_secs_f64(),
             tree(&fourth.target_path)?
@@ -241,7 +176,7 @@ impl Demo {
         if keep {
             self.keep(&first).await
         } else {
-            say("All of it was real but the cloud, the driver and kubelet.")
+            say("All of it was real but the cloud, the API server, the driver and kubelet.")
         }
     }
 
@@ -259,69 +194,16 @@ impl Demo {
              export DEW_REGION={DEMO_REGION} DEW_CSMS_ENDPOINT={url} DEW_IAM_ENDPOINT={url}\n  \
              dew-provider secret get {SECRET}\n  \
              printf '{{\"username\":\"app\",\"password\":\"mine\"}}' | dew-provider secret put {SECRET}\n  \
-             cat {volume}/password\n  \
+             cat {volume}/password      # {} s later\n  \
              curl -X POST {url}/_emulator/faults -d '{{\"times\": 3, \"fault\": {{\"status\": 502}}}}'\n  \
-             curl http://{admin}/metrics"
+             curl http://{admin}/metrics",
+            INTERVAL.as_secs()
         ))?;
         loop {
             // What fails is masked by the driver; the metrics tell it.
-            let _ = self.driver.publish_as_kubelet(pod).await;
+            let _ = self.csi.publish_as_kubelet(pod).await;
             sleep(KUBELET).await;
         }
-    }
-
-    async fn create(&self, value: &str) -> Result<()> {
-        let new = NewSecret {
-            name: SECRET.to_owned(),
-            kms_key_id: None,
-            description: Some("database login of the shop".to_owned()),
-            value: SecretValue::Text(value.to_owned().into()),
-        };
-        let deadline = Instant::now() + PATIENCE;
-        self.cloud.create_secret(&self.owner, new, deadline).await?;
-        Ok(())
-    }
-
-    async fn put(&self, value: &str) -> Result<()> {
-        let value = SecretValue::Text(value.to_owned().into());
-        let deadline = Instant::now() + PATIENCE;
-        self.cloud
-            .create_secret_version(&self.owner, SECRET, value, &[], deadline)
-            .await?;
-        Ok(())
-    }
-
-    fn pod(&self, name: &str) -> PodVolume {
-        PodVolume {
-            namespace: "default".to_owned(),
-            pod: name.to_owned(),
-            uid: name.to_owned(),
-            service_account: "shop".to_owned(),
-            class: "shop-db".to_owned(),
-            target_path: self.pods.join(name).join("mnt/secrets"),
-            ..PodVolume::default()
-        }
-    }
-
-    async fn mount(&self, pod: &PodVolume) -> Result<Duration> {
-        let begun = Instant::now();
-        self.driver
-            .publish_as_kubelet(pod)
-            .await
-            .map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-        Ok(begun.elapsed())
-    }
-
-    /// Looks after the volume as kubelet does, until the password is this one.
-    async fn wait_for(&self, pod: &PodVolume, password: &str) -> Result<()> {
-        let path = pod.target_path.join("password");
-        let end = Instant::now() + PATIENCE;
-        while std::fs::read_to_string(&path)? != password {
-            ensure!(Instant::now() < end, "the new version did not arrive");
-            sleep(KUBELET).await;
-            self.mount(pod).await?;
-        }
-        Ok(())
     }
 }
 

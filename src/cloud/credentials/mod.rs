@@ -34,6 +34,11 @@ enum Who {
 }
 
 impl Identity {
+    /// Whether it is the process's own, and not a pod's.
+    pub fn is_own(&self) -> bool {
+        matches!(self.0, Who::Own(..))
+    }
+
     fn keys(hash: [u8; 32]) -> Self {
         Self(Who::Keys(hash))
     }

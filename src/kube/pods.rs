@@ -1,0 +1,163 @@
+//! Pods of this node that have volumes of the driver.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{self as core, ContainerStatus};
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::watch;
+use tracing::warn;
+
+/// Name of the Secrets Store CSI Driver.
+const DRIVER: &str = "secrets-store.csi.k8s.io";
+
+/// A volume of the driver's, as the pod's author wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsiVolume {
+    /// `volumeAttributes`.
+    pub attributes: BTreeMap<String, String>,
+    /// Whether a `nodePublishSecretRef` is given.
+    pub has_secret: bool,
+}
+
+/// A pod, as far as it matters for its volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePod {
+    /// Whether it is there to stay: neither ended nor asked to end.
+    pub stays: bool,
+    /// Whether a container of it runs, so that its files are in use.
+    pub runs: bool,
+    /// The driver's volumes by name.
+    pub volumes: BTreeMap<String, CsiVolume>,
+}
+
+/// The pods of one node, watched. Clones share it.
+#[derive(Clone)]
+pub struct Pods {
+    by_uid: Arc<Mutex<HashMap<String, LivePod>>>,
+    ready: watch::Receiver<bool>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Pods {
+    /// Starts the watch of a node's pods; it lives as long as the future is polled.
+    pub fn watch(client: Client, node: &str) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let by_uid = Arc::new(Mutex::new(HashMap::new()));
+        let (is_ready, ready) = watch::channel(false);
+        let (changed, changes) = watch::channel(0);
+        let pods = Self {
+            by_uid: Arc::clone(&by_uid),
+            ready,
+            changes,
+        };
+        let api: Api<core::Pod> = Api::all(client);
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let mut fresh = HashMap::new();
+        let task = watcher(api, config)
+            .default_backoff()
+            .inspect_err(|error| warn!(%error, "watch of this node's pods failed; it goes on"))
+            .for_each(move |event| {
+                let mut known = by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+                match event {
+                    Err(_) => {}
+                    Ok(watcher::Event::Init) => fresh.clear(),
+                    Ok(watcher::Event::InitApply(pod)) => take(&mut fresh, &pod),
+                    Ok(watcher::Event::InitDone) => {
+                        *known = std::mem::take(&mut fresh);
+                        is_ready.send_replace(true);
+                    }
+                    Ok(watcher::Event::Apply(pod)) => take(&mut known, &pod),
+                    Ok(watcher::Event::Delete(pod)) => {
+                        known.remove(&pod.uid().unwrap_or_default());
+                    }
+                }
+                drop(known);
+                changed.send_modify(|count| *count += 1);
+                std::future::ready(())
+            });
+        (pods, task)
+    }
+
+    /// Whether the first list has come.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Moves with every change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// A pod; `None` where it is gone, or has no volume of the driver's.
+    pub fn get(&self, uid: &str) -> Option<LivePod> {
+        self.lock().get(uid).cloned()
+    }
+
+    /// The volume that kubelet mounts at `target_path`, if its pod is there to stay.
+    pub fn volume(&self, uid: &str, target_path: &str) -> Option<CsiVolume> {
+        let pods = self.lock();
+        let pod = pods.get(uid).filter(|pod| pod.stays)?;
+        pod.volumes.get(volume_name(target_path)?).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, LivePod>> {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// kubelet's path is `…/pods/UID/volumes/kubernetes.io~csi/NAME/mount`.
+fn volume_name(target_path: &str) -> Option<&str> {
+    Path::new(target_path).parent()?.file_name()?.to_str()
+}
+
+fn take(pods: &mut HashMap<String, LivePod>, pod: &core::Pod) {
+    let uid = pod.uid().unwrap_or_default();
+    let volumes: BTreeMap<_, _> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter_map(|volume| Some((volume.name.clone(), volume.csi.as_ref()?)))
+        .filter(|(_, csi)| csi.driver == DRIVER)
+        .map(|(name, csi)| {
+            let volume = CsiVolume {
+                attributes: csi.volume_attributes.clone().unwrap_or_default(),
+                has_secret: csi.node_publish_secret_ref.is_some(),
+            };
+            (name, volume)
+        })
+        .collect();
+    if volumes.is_empty() {
+        return;
+    }
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let ended = matches!(phase, "Succeeded" | "Failed");
+    let containers = |of: fn(&core::PodStatus) -> &Option<Vec<ContainerStatus>>| {
+        status.into_iter().flat_map(move |s| of(s).iter().flatten())
+    };
+    let runs = containers(|s| &s.container_statuses)
+        .chain(containers(|s| &s.init_container_statuses))
+        .chain(containers(|s| &s.ephemeral_container_statuses))
+        .any(|c| {
+            c.state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some())
+        });
+    let live = LivePod {
+        stays: pod.metadata.deletion_timestamp.is_none() && !ended,
+        runs,
+        volumes,
+    };
+    pods.insert(uid, live);
+}
+
+impl fmt::Debug for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pods")
+    }
+}

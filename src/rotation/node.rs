@@ -1,0 +1,341 @@
+//! A node: hears what the leader says, fetches what moved, asks for itself where nobody else does,
+//! and sees to it that every volume gets what was fetched.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::nudge::Nudger;
+use super::{Parts, write};
+use crate::cloud::Caller;
+use crate::kube::events::Weight;
+use crate::kube::{SecretRevision, SecretRevisionSpec};
+use crate::provider::ROTATION_FAILED;
+use crate::store::{Key, Selector, Standing, Subject};
+
+/// How often everything is looked at, whether or not something happened.
+const TICK: Duration = Duration::from_secs(2);
+/// A move that the first list tells of was a while before this process, unless it was within this
+/// time: clocks that differ by more cannot sign.
+const LATELY: Duration = Duration::from_secs(10 * 60);
+/// One fetch, its retries included.
+const FETCH: Duration = Duration::from_secs(45);
+/// The first wait after a fetch that failed; it doubles.
+const WAIT: Duration = Duration::from_secs(5);
+/// The longest wait after a "no".
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Keeps the store's words up to date, for as long as it is polled.
+pub(super) async fn listen(parts: Arc<Parts>, client: Client) {
+    let born = Instant::now();
+    let api: Api<SecretRevision> = Api::all(client);
+    let mut known: HashMap<String, SecretRevisionSpec> = HashMap::new();
+    let mut listed = HashSet::new();
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .inspect_err(|error| warn!(%error, "watch of SecretRevisions failed; it goes on"))
+        .for_each(|event| {
+            match event {
+                Err(_) => {}
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(revision)) => {
+                    let name = revision.name_any();
+                    let at = match known.contains_key(&name) || lately(&parts, &revision) {
+                        true => Instant::now(),
+                        false => born,
+                    };
+                    hear(&parts, &revision, at);
+                    listed.insert(name.clone());
+                    known.insert(name, revision.spec);
+                }
+                Ok(watcher::Event::InitDone) => known.retain(|name, spec| {
+                    let there = listed.contains(name);
+                    if !there {
+                        parts.provider.store().unhear(subject(spec));
+                    }
+                    there
+                }),
+                Ok(watcher::Event::Apply(revision)) => {
+                    hear(&parts, &revision, Instant::now());
+                    known.insert(revision.name_any(), revision.spec);
+                }
+                Ok(watcher::Event::Delete(revision)) => {
+                    parts.provider.store().unhear(subject(&revision.spec));
+                    known.remove(&revision.name_any());
+                }
+            }
+            parts.look_again.notify_one();
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn lately(parts: &Parts, revision: &SecretRevision) -> bool {
+    let changed = revision.status.as_ref().and_then(|s| s.changed.as_deref());
+    let changed = changed.and_then(|text| text.parse::<Timestamp>().ok());
+    changed.is_none_or(|at| parts.clock.now().duration_since(at).unsigned_abs() < LATELY)
+}
+
+fn hear(parts: &Parts, revision: &SecretRevision, at: Instant) {
+    if let Some(status) = &revision.status {
+        let store = parts.provider.store();
+        store.hear(subject(&revision.spec), write::word(status), at);
+    }
+}
+
+fn subject(spec: &SecretRevisionSpec) -> Subject<'_> {
+    Subject {
+        region: &spec.region,
+        project: spec.project.as_deref(),
+        secret: &spec.secret,
+        stage: spec.stage.as_deref(),
+    }
+}
+
+/// Fetches of a key that failed.
+struct Trouble {
+    count: u32,
+    again: Instant,
+    since: Instant,
+    cause: String,
+}
+
+/// What is under way for the keys in use.
+#[derive(Default)]
+struct State {
+    fetching: HashSet<Key>,
+    trouble: HashMap<Key, Trouble>,
+    /// Whose pods were told that they cannot be confirmed.
+    told: HashSet<Key>,
+    /// Since when something that moved is not in all volumes.
+    lagging_since: Option<Instant>,
+}
+
+/// The work of a node.
+pub(super) struct Node {
+    parts: Arc<Parts>,
+    nudger: Option<Arc<Nudger>>,
+    state: Mutex<State>,
+}
+
+/// A key in use, and by whom.
+struct Use {
+    caller: Arc<Caller>,
+    interval: Duration,
+}
+
+impl Node {
+    pub(super) fn new(parts: Arc<Parts>, nudger: Option<Arc<Nudger>>) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            nudger,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Looks after everything for as long as it is polled.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut classes = self.parts.classes.changes();
+        loop {
+            self.look();
+            tokio::select! {
+                () = self.parts.look_again.notified() => {}
+                _ = classes.changed() => {}
+                () = sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn look(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut oldest = Duration::ZERO;
+        let (mut failing, mut moving) = (0, false);
+        let used = self.used();
+        self.forget_unused(&used);
+        for (key, of) in &used {
+            let store = self.parts.provider.store();
+            let confirmed = store.confirmed(key, of.interval);
+            oldest = oldest.max(confirmed.map_or(Duration::ZERO, |at| now.duration_since(at)));
+            let standing = store.standing(key, of.interval);
+            moving |= matches!(standing, Standing::Moved { .. });
+            failing += i64::from(self.look_at(key, of, standing, now));
+        }
+        self.parts.metrics.state(oldest, failing);
+        let lagging = self
+            .nudger
+            .as_ref()
+            .is_some_and(|nudger| nudger.nudge_all(&self.parts));
+        let mut state = self.state();
+        if moving || lagging {
+            state.lagging_since.get_or_insert(now);
+        } else if let Some(since) = state.lagging_since.take() {
+            self.parts.metrics.delivered(now.duration_since(since));
+        }
+    }
+
+    /// All keys that may move, each once.
+    fn used(&self) -> HashMap<Key, Use> {
+        let mut used: HashMap<Key, Use> = HashMap::new();
+        for volume in self.parts.provider.volumes().in_use() {
+            for key in volume.keys.iter() {
+                if matches!(key.selector, Selector::Version(_)) {
+                    continue;
+                }
+                if let Some(known) = used.get_mut(key) {
+                    known.interval = known.interval.min(volume.interval);
+                    continue;
+                }
+                let of = Use {
+                    caller: Arc::clone(&volume.caller),
+                    interval: volume.interval,
+                };
+                used.insert(key.clone(), of);
+            }
+        }
+        used
+    }
+
+    fn forget_unused(&self, used: &HashMap<Key, Use>) {
+        let mut state = self.state();
+        state.trouble.retain(|key, _| used.contains_key(key));
+        state.told.retain(|key| used.contains_key(key));
+    }
+
+    /// Starts the fetch that a key needs; returns whether it cannot be confirmed.
+    fn look_at(self: &Arc<Self>, key: &Key, of: &Use, standing: Standing, now: Instant) -> bool {
+        let config = &self.parts.config;
+        let fetch = match &standing {
+            Standing::Confirmed | Standing::Failing { .. } => None,
+            Standing::Moved { since, spread } => Some((Some(*since), config.spread.max(*spread))),
+            Standing::Own => {
+                let checked = self.parts.provider.store().checked(key);
+                let due = checked.is_none_or(|at| now.duration_since(at) >= of.interval);
+                due.then(|| (None, config.spread.min(of.interval / 10)))
+            }
+        };
+        let trouble = match standing {
+            Standing::Failing { since, cause } => Some((since, cause)),
+            _ => {
+                let state = self.state();
+                let trouble = state.trouble.get(key);
+                trouble.map(|trouble| (trouble.since, trouble.cause.clone()))
+            }
+        };
+        if let Some((since, spread)) = fetch {
+            self.fetch(key, of, since, spread, now);
+        }
+        match trouble {
+            Some((since, cause)) => {
+                let lasts = now.duration_since(since);
+                if lasts >= of.interval && self.state().told.insert(key.clone()) {
+                    self.tell(key, lasts, &cause);
+                }
+                true
+            }
+            None => {
+                self.state().told.remove(key);
+                false
+            }
+        }
+    }
+
+    /// Fetches a key once, within `spread`; what was fetched since `since` is good enough.
+    fn fetch(
+        self: &Arc<Self>,
+        key: &Key,
+        of: &Use,
+        since: Option<Instant>,
+        spread: Duration,
+        now: Instant,
+    ) {
+        {
+            let mut state = self.state();
+            let waits = state.trouble.get(key).is_some_and(|t| t.again > now);
+            if waits || !state.fetching.insert(key.clone()) {
+                return;
+            }
+        }
+        let wait = self.parts.jitter.up_to(spread);
+        let (node, key, caller, interval) = (
+            Arc::clone(self),
+            key.clone(),
+            Arc::clone(&of.caller),
+            of.interval,
+        );
+        self.parts.spawn(async move {
+            sleep(wait).await;
+            let store = node.parts.provider.store();
+            let age = match since {
+                Some(since) => since.elapsed(),
+                // What came while this one waited is as good.
+                None => wait,
+            };
+            let before = store.held(&key);
+            let deadline = Instant::now() + FETCH;
+            let result = store.get(&caller, key.clone(), Some(age), deadline).await;
+            let mut state = node.state();
+            state.fetching.remove(&key);
+            match result {
+                Ok(version) => {
+                    state.trouble.remove(&key);
+                    if before.is_some_and(|old| old != (version.number(), version.create_time)) {
+                        let (secret, version) = (&key.secret, &version.id);
+                        info!(secret, version, "a new version");
+                        node.parts.metrics.changed();
+                    }
+                }
+                Err(error) => {
+                    let now = Instant::now();
+                    let trouble = state.trouble.entry(key).or_insert(Trouble {
+                        count: 0,
+                        again: now,
+                        since: now,
+                        cause: String::new(),
+                    });
+                    let longest = if error.kind.is_outage() {
+                        interval
+                    } else {
+                        LONGEST_WAIT.max(interval)
+                    };
+                    let wait = WAIT.saturating_mul(1 << trouble.count.min(16)).min(longest);
+                    trouble.again = now + wait;
+                    trouble.count += 1;
+                    trouble.cause = error.to_string();
+                }
+            }
+            drop(state);
+            node.parts.look_again.notify_one();
+        });
+    }
+
+    /// Tells the pods that have it. How many Events there may be is bounded.
+    fn tell(&self, key: &Key, lasts: Duration, cause: &str) {
+        let seconds = lasts.as_secs();
+        let secret = &key.secret;
+        warn!(secret, seconds, cause, "could not be confirmed");
+        let Some(events) = self.parts.provider.events() else {
+            return;
+        };
+        let volumes = self.parts.provider.volumes();
+        for (id, pod) in volumes.all() {
+            if volumes.get(&id).is_some_and(|v| v.keys.contains(key)) {
+                let text = format!(
+                    "{secret:?} could not be confirmed for {seconds} s, the volume keeps what it has: {cause}"
+                );
+                events.of_pod(pod.reference(), Weight::Warning, ROTATION_FAILED, text);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,181 @@
+//! SecretRevisions: what is written of a secret, and when it is worth a write.
+
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::plan::{Followed, SecretId};
+use crate::cloud::ApiError;
+use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
+use crate::store::{Found, Word};
+
+/// One request.
+const REQUEST: Duration = Duration::from_secs(10);
+/// What is fetched in a second by all nodes together after a change: the account's documented limit
+/// of 20 leaves room for mounts.
+const FETCHES_PER_SECOND: u32 = 15;
+const CONFIRMED: &str = "Confirmed";
+
+pub(super) fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
+    SecretRevisionSpec {
+        region: id.region.clone(),
+        project: id.project.clone(),
+        secret: id.secret.clone(),
+        stage: followed.clone(),
+        interval: format!("{}m", interval.as_secs().div_ceil(60)),
+    }
+}
+
+/// Where the secret stands, by what was written.
+pub(super) fn found(status: &SecretRevisionStatus) -> Option<Found> {
+    Some(Found {
+        version: status.version.clone()?,
+        current: status.current.clone(),
+        created: status.created,
+    })
+}
+
+/// What a node takes from it.
+pub(super) fn word(status: &SecretRevisionStatus) -> Word {
+    let failing = status.ready().filter(|ready| ready.status != "True");
+    Word {
+        found: found(status),
+        failing: failing.map(|ready| (ready.reason.clone(), ready.message.clone())),
+        spread: Duration::from_secs(status.spread_seconds.unwrap_or(0).into()),
+    }
+}
+
+/// Over how many seconds so many nodes fetch.
+pub(super) fn spread(nodes: u32) -> u32 {
+    nodes.div_ceil(FETCHES_PER_SECOND)
+}
+
+/// The status after a question, or `None` where there is nothing to write.
+pub(super) fn next(
+    old: &SecretRevisionStatus,
+    answer: &Result<Found, ApiError>,
+    pods: u32,
+    nodes: u32,
+    now: &str,
+) -> Option<SecretRevisionStatus> {
+    let (is_ready, reason, message) = match answer {
+        Ok(_) => ("True", CONFIRMED.to_owned(), String::new()),
+        Err(error) => ("False", error.kind.reason(), error.to_string()),
+    };
+    let before = old.ready();
+    let moved = matches!(answer, Ok(new) if found(old).as_ref() != Some(new));
+    // The cause of a failure names the request, so it differs each time.
+    let same = before.is_some_and(|b| b.status == is_ready && b.reason == reason);
+    if !moved && same {
+        return None;
+    }
+    let since = before
+        .filter(|b| b.status == is_ready)
+        .map_or(now, |b| b.last_transition_time.as_str());
+    let mut new = SecretRevisionStatus {
+        checked: Some(now.to_owned()),
+        pods: Some(pods),
+        conditions: vec![Condition {
+            type_: "Ready".to_owned(),
+            status: is_ready.to_owned(),
+            reason,
+            message,
+            last_transition_time: since.to_owned(),
+        }],
+        ..old.clone()
+    };
+    if let (true, Ok(found)) = (moved, answer) {
+        new.version = Some(found.version.clone());
+        new.current.clone_from(&found.current);
+        new.created = found.created;
+        new.changed = Some(now.to_owned());
+        new.spread_seconds = Some(spread(nodes));
+    }
+    Some(new)
+}
+
+/// Writes a status, with its object where that is missing.
+///
+/// # Errors
+/// The API server's, for the log.
+pub(super) async fn write(
+    client: &Client,
+    spec: &SecretRevisionSpec,
+    exists: bool,
+    status: &SecretRevisionStatus,
+) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let name = spec.object_name();
+    if !exists {
+        create(&api, &name, spec).await?;
+    }
+    match patch_status(&api, &name, status).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => {
+            // Somebody deleted it.
+            create(&api, &name, spec).await?;
+            patch_status(&api, &name, status).await
+        }
+        result => result,
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// Writes what a class's new interval changes.
+pub(super) async fn write_spec(client: &Client, spec: &SecretRevisionSpec) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let patch = Patch::Merge(json!({"spec": {"interval": spec.interval}}));
+    let (name, parameters) = (spec.object_name(), PatchParams::default());
+    let patched = api.patch(&name, &parameters, &patch);
+    in_time(patched).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Deletes one that nobody follows any more.
+pub(super) async fn remove(client: &Client, name: &str) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let parameters = DeleteParams::default();
+    match in_time(api.delete(name, &parameters)).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
+        result => result.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+async fn create(
+    api: &Api<SecretRevision>,
+    name: &str,
+    spec: &SecretRevisionSpec,
+) -> Result<(), String> {
+    let object = SecretRevision::new(name, spec.clone());
+    let parameters = PostParams::default();
+    match in_time(api.create(&parameters, &object)).await {
+        Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
+        result => result.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+async fn patch_status(
+    api: &Api<SecretRevision>,
+    name: &str,
+    status: &SecretRevisionStatus,
+) -> kube::Result<()> {
+    let mut value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+    // A merge leaves what is not named.
+    for field in ["version", "current", "created", "changed", "spreadSeconds"] {
+        if value[field].is_null() {
+            value[field] = Value::Null;
+        }
+    }
+    let patch = Patch::Merge(json!({ "status": value }));
+    in_time(api.patch_status(name, &PatchParams::default(), &patch))
+        .await
+        .map(drop)
+}
+
+async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    timeout(REQUEST, call).await.unwrap_or_else(|_| {
+        let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Err(kube::Error::Service(Box::new(late)))
+    })
+}

@@ -1,0 +1,133 @@
+//! Nodes that ask for themselves: without a leader, for pods with keys of their own, and what an
+//! outage of the cloud does to all of them.
+
+use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
+use serde_json::json;
+
+use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+
+const LATEST: &str = "objectVersion: latest";
+
+#[tokio::test]
+async fn a_pod_with_keys_of_its_own_is_followed_under_them() {
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        env: Vec::new(),
+        emulator: dew_provider::emulator::Config {
+            agency: false,
+            ..Default::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", "one").await;
+    let objects = format!("- {{objectName: a, objectType: csms, {LATEST}}}");
+    let parameters = [
+        ("objects", objects.as_str()),
+        ("credentials", "nodePublishSecretRef"),
+    ];
+    cluster.apply("app", &parameters, &["a"]);
+    let mut pod = cluster.scheduled(0, "app", "1");
+    let keys = [
+        ("accessKey", DEMO_ACCESS_KEY),
+        ("secretKey", DEMO_SECRET_KEY),
+    ];
+    pod.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    cluster.put_pod(0, &pod, json!({}));
+    cluster.publish(0, &pod).await.unwrap();
+    cluster.live(INTERVAL).await;
+    cluster.put("a", "two", &[]).await;
+    cluster
+        .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "two")
+        .await;
+    assert_eq!(cluster.calls("ListSecretVersions").await, 0);
+    assert!(cluster.revision("a").is_none());
+}
+
+#[tokio::test]
+async fn without_a_leader_each_node_asks_for_itself() {
+    let cluster = Cluster::with(Setup {
+        nodes: 3,
+        ..Setup::default()
+    })
+    .await;
+    cluster
+        .api
+        .0
+        .fail_resource("leases.coordination.k8s.io", Some(403));
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", LATEST);
+    let mut pods = Vec::new();
+    for node in 0..3 {
+        pods.push(cluster.pod(node, "app", &node.to_string()).await);
+    }
+    // The first one may have led for a moment.
+    cluster.live(3 * INTERVAL).await;
+    cluster.clear_calls().await;
+    cluster.put("a", "two", &[]).await;
+    cluster
+        .until(INTERVAL + 8 * SECOND, || {
+            pods.iter().all(|pod| read(pod, "a") == "two")
+        })
+        .await;
+    cluster.live(3 * INTERVAL).await;
+    let calls = cluster.calls("ShowSecretVersion").await;
+    assert!((9..=15).contains(&calls), "{calls}");
+}
+
+#[tokio::test]
+async fn an_outage_of_the_cloud_is_the_leaders_alone() {
+    let cluster = Cluster::with(Setup {
+        nodes: 3,
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", LATEST);
+    let mut pods = Vec::new();
+    for node in 0..3 {
+        pods.push(cluster.pod(node, "app", &node.to_string()).await);
+    }
+    cluster.live(2 * INTERVAL).await;
+    cluster.fault(json!({"fault": {"status": 502}})).await;
+    cluster.live(2 * INTERVAL).await;
+    cluster.clear_calls().await;
+    for _ in 0..4 {
+        cluster.live(INTERVAL).await;
+        for (node, pod) in pods.iter().enumerate() {
+            cluster.publish(node, pod).await.unwrap();
+            assert_eq!(read(pod, "a"), "one");
+        }
+    }
+    assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
+    let revision = cluster.revision("a").unwrap();
+    assert_eq!(revision["status"]["conditions"][0]["reason"], "Server");
+    // A new pod starts all the same.
+    let new = cluster.pod(1, "app", "new").await;
+    assert_eq!(read(&new, "a"), "one");
+    cluster.clear_faults().await;
+    cluster.put("a", "two", &[]).await;
+    pods.push(new);
+    cluster
+        .until(INTERVAL + 6 * SECOND, || {
+            pods.iter().all(|pod| read(pod, "a") == "two")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_optional_secret_that_is_made_later_arrives() {
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        ..Setup::default()
+    })
+    .await;
+    let objects = format!("- {{objectName: a, objectType: csms, {LATEST}, optional: true}}");
+    cluster.apply("app", &[("objects", &objects)], &["a"]);
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.live(2 * INTERVAL).await;
+    cluster.create("a", "made").await;
+    cluster
+        .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "made")
+        .await;
+}
