@@ -119,6 +119,7 @@ impl Demo {
             project: None,
             interval: INTERVAL,
             stale_limit: STALE_LIMIT,
+            store_dir: None,
             allow_list: AllowListMode::Off,
             cloud: endpoints.clone(),
             admin_address: Some(([127, 0, 0, 1], 0).into()),

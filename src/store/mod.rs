@@ -4,7 +4,6 @@
 //! asker accepts, not by a time of its own, and is dropped when nobody used it for a day or the
 //! bound on bytes is reached.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,14 +19,20 @@ use crate::cloud::{Caller, Cloud, SecretValue};
 use crate::flight::{Flights, Lost};
 use crate::observe::metrics::{Metrics, StoreLabels};
 
+mod entry;
 mod key;
+mod persist;
+mod saving;
+mod shelf;
 pub use key::{Key, Selector};
+pub use persist::{FolderError, StoreFile};
+use saving::Saving;
+use shelf::{Failure, Held, Shelf};
 
 /// Unused for this long, a value is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most bytes of values, with an allowance for what is kept around each.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-const ENTRY_OVERHEAD: usize = 512;
 /// For this long the version that a stage points at need not be confirmed.
 const HOLDER_IS_GOOD: Duration = Duration::from_secs(60 * 60);
 /// For this long a failure is taken for the cloud's state.
@@ -46,23 +51,6 @@ pub struct Version {
     pub value: SecretValue,
 }
 
-struct Held {
-    version: Arc<Version>,
-    /// When the fetch that confirmed it began.
-    checked: Instant,
-    used: Instant,
-    /// How the last fetch since then failed, if one did.
-    failure: Option<Failure>,
-}
-
-#[derive(Clone, Copy)]
-enum Failure {
-    /// The cloud could not answer.
-    Outage(Instant),
-    /// The cloud said no: denied, gone, disabled. What it gave before is not for new pods.
-    Refused,
-}
-
 /// What is left where the cloud cannot be asked.
 #[derive(Debug)]
 pub struct LastGood {
@@ -72,18 +60,6 @@ pub struct LastGood {
     pub age: Duration,
     /// Whether the cloud failed so lately that asking it again would only cost time.
     pub known_outage: bool,
-}
-
-impl Held {
-    fn bytes(&self) -> usize {
-        self.version.value.bytes().len() + ENTRY_OVERHEAD
-    }
-}
-
-#[derive(Default)]
-struct Shelf {
-    held: HashMap<Key, Held>,
-    bytes: usize,
 }
 
 /// The store. Clones share it.
@@ -96,6 +72,8 @@ struct Inner {
     flights: Flights<Key, Result<Arc<Version>, ApiError>>,
     max_bytes: usize,
     stale_limit: Duration,
+    /// `None` where what is held ends with the process.
+    saving: Option<Saving>,
     requests: Family<StoreLabels, Counter>,
     /// Taken out of `requests`: counted for every object of every repeated mount.
     hits: Counter,
@@ -103,24 +81,46 @@ struct Inner {
 }
 
 impl Store {
-    /// An empty store that asks `cloud`, whose values are a last resort for `stale_limit`.
-    pub fn new(cloud: Cloud, metrics: &Metrics, stale_limit: Duration) -> Self {
-        Self::with_max_bytes(cloud, metrics, stale_limit, MAX_BYTES)
+    /// A store that asks `cloud`, whose values are a last resort for `stale_limit`; with `file`
+    /// after a restart too, if [`Store::save_changes`] is polled.
+    pub fn new(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        file: Option<StoreFile>,
+    ) -> Self {
+        Self::build(cloud, metrics, stale_limit, MAX_BYTES, file)
     }
 
-    /// The same with another bound on the bytes held.
+    /// One without a file, with another bound on the bytes held.
     pub fn with_max_bytes(
         cloud: Cloud,
         metrics: &Metrics,
         stale_limit: Duration,
         max_bytes: usize,
     ) -> Self {
+        Self::build(cloud, metrics, stale_limit, max_bytes, None)
+    }
+
+    fn build(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        max_bytes: usize,
+        file: Option<StoreFile>,
+    ) -> Self {
+        let (saving, shelf) = match file.map(|file| Saving::new(file, stale_limit)) {
+            Some((saving, shelf)) => (Some(saving), shelf),
+            None => (None, Shelf::default()),
+        };
+        metrics.store_bytes.set(shelf.bytes as i64);
         Self(Arc::new(Inner {
             cloud,
-            shelf: Mutex::default(),
+            shelf: Mutex::new(shelf),
             flights: Flights::default(),
             max_bytes,
             stale_limit,
+            saving,
             requests: metrics.store.clone(),
             hits: metrics
                 .store
@@ -176,8 +176,10 @@ impl Store {
         result
     }
 
-    /// What `key` had last, if the cloud did not refuse it since, and it is not too old.
-    pub fn last_good(&self, key: &Key) -> Option<LastGood> {
+    /// What `key` of `caller` had last, if the cloud did not refuse it since, and it is not too
+    /// old.
+    pub async fn last_good(&self, caller: &Caller, key: &Key) -> Option<LastGood> {
+        self.0.take_saved(caller, key).await;
         let now = Instant::now();
         let mut shelf = self.0.shelf();
         let held = shelf.held.get_mut(key)?;
@@ -207,8 +209,14 @@ impl Store {
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut shelf = self.0.shelf();
+        let before = shelf.held.len();
         shelf.retain(|held| now.duration_since(held.used) < FORGET_AFTER);
         self.0.size.set(shelf.bytes as i64);
+        if let Some(saving) = &self.0.saving
+            && shelf.held.len() < before
+        {
+            saving.changed();
+        }
     }
 }
 
@@ -228,14 +236,14 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Arc<Version>, ApiError> {
         let result = self.ask(&caller, &key, deadline).await;
-        if let Err(error) = &result
-            && let Some(held) = self.shelf().held.get_mut(&key)
-        {
-            held.failure = Some(if error.kind.is_outage() {
-                Failure::Outage(Instant::now())
-            } else {
-                Failure::Refused
-            });
+        match &result {
+            Ok(_) => {}
+            Err(error) if error.kind.is_outage() => {
+                if let Some(held) = self.shelf().held.get_mut(&key) {
+                    held.failure = Some(Failure::Outage(Instant::now()));
+                }
+            }
+            Err(_) => self.refuse(&key, self.lasting(&caller, &key).await),
         }
         result
     }
@@ -268,13 +276,15 @@ impl Inner {
                     Some(version) => version,
                     None => {
                         let version = self.show(caller, &key.secret, &id, deadline).await?;
-                        self.keep(of_holder, Arc::clone(&version), begun);
+                        self.keep(caller, of_holder, Arc::clone(&version), begun)
+                            .await;
                         version
                     }
                 }
             }
         };
-        if self.keep(key.clone(), Arc::clone(&version), begun) {
+        let kept = self.keep(caller, key.clone(), Arc::clone(&version), begun);
+        if kept.await {
             info!(version = version.id, "fetched");
         } else {
             debug!(version = version.id, "confirmed");
@@ -310,44 +320,38 @@ impl Inner {
     }
 
     /// Puts the version on the shelf; returns whether another one, or none, was there.
-    fn keep(&self, key: Key, version: Arc<Version>, checked: Instant) -> bool {
+    async fn keep(
+        &self,
+        caller: &Caller,
+        key: Key,
+        version: Arc<Version>,
+        checked: Instant,
+    ) -> bool {
         let id = version.id.clone();
+        let lasting = self.lasting(caller, &key).await;
+        let saved = lasting.clone().map(|lasting| key.of(lasting));
         let held = Held {
             version,
             checked,
             used: Instant::now(),
             failure: None,
+            lasting: lasting.clone(),
         };
         let mut shelf = self.shelf();
-        shelf.bytes += held.bytes();
-        let old = shelf.held.insert(key, held);
-        if let Some(old) = &old {
-            shelf.bytes -= old.bytes();
-        }
+        let saved = saved.and_then(|key| shelf.remove(&key));
+        let old = shelf.insert(key, held);
         shelf.shrink(self.max_bytes);
         self.size.set(shelf.bytes as i64);
-        old.is_none_or(|old| old.version.id != id)
-    }
-}
-
-impl Shelf {
-    fn retain(&mut self, keep: impl Fn(&Held) -> bool) {
-        self.held.retain(|_, held| keep(held));
-        self.bytes = self.held.values().map(Held::bytes).sum();
-    }
-
-    /// Drops what was not used for longest. Reached only by misuse, so its cost does not matter.
-    fn shrink(&mut self, max_bytes: usize) {
-        while self.bytes > max_bytes && self.held.len() > 1 {
-            let oldest = self
-                .held
-                .iter()
-                .min_by_key(|(_, h)| h.used)
-                .map(|(key, _)| key.clone());
-            if let Some(old) = oldest.and_then(|key| self.held.remove(&key)) {
-                self.bytes -= old.bytes();
+        drop(shelf);
+        if let Some(saving) = &self.saving {
+            let same = |held: &Held| held.version.id == id && held.lasting == lasting;
+            if saved.iter().chain(&old).any(same) {
+                saving.confirmed();
+            } else {
+                saving.changed();
             }
         }
+        old.is_none_or(|old| old.version.id != id)
     }
 }
 
