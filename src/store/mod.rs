@@ -239,7 +239,10 @@ impl Inner {
         match &result {
             Ok(_) => {}
             Err(error) if error.kind.is_outage() => {
-                if let Some(held) = self.shelf().held.get_mut(&key) {
+                // A no stays one when the cloud goes away after it.
+                if let Some(held) = self.shelf().held.get_mut(&key)
+                    && held.failure != Some(Failure::Refused)
+                {
                     held.failure = Some(Failure::Outage(Instant::now()));
                 }
             }
