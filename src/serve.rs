@@ -26,7 +26,7 @@ use crate::provider::authorize::{AllowListMode, Authorizer};
 use crate::provider::resolve::Resolver;
 use crate::rotation::{self, With};
 use crate::socket;
-use crate::store::Store;
+use crate::store::{Store, StoreFile};
 
 /// How long mounts in flight may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -51,6 +51,8 @@ pub struct Config {
     pub interval: Duration,
     /// For how long what was fetched may stand in while the cloud cannot be asked.
     pub stale_limit: Duration,
+    /// Folder on a tmpfs in which that is kept over a restart; it ends with the process if `None`.
+    pub store_dir: Option<PathBuf>,
     /// Whether ServiceAccounts' lists decide.
     pub allow_list: AllowListMode,
     /// How to reach the cloud.
@@ -86,6 +88,7 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     /// What is still awaited.
     pub readiness: Readiness,
+    store: Store,
     stop: CancellationToken,
     _background: tokio_util::sync::DropGuard,
     tasks: TaskTracker,
@@ -113,6 +116,9 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         home: config.region.clone(),
         ..config.cloud
     };
+    let file = (config.store_dir.as_deref())
+        .map(|folder| StoreFile::open(folder, clock.clone()))
+        .transpose()?;
     let cloud = Cloud::new(
         cloud,
         &env,
@@ -120,6 +126,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         jitter.clone(),
         metrics.cloud.clone(),
     )?;
+    let store = Store::new(cloud.clone(), &metrics, config.stale_limit, file);
     let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
     let client = kube.clone();
     let kube = kube.map(|client| watch_kube(client, &readiness, &background, clock.clone()));
@@ -132,7 +139,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
     let provider = Provider::new(
         Authorizer::new(config.allow_list, kube),
         resolver,
-        Store::new(cloud.clone(), &metrics, config.stale_limit),
+        store.clone(),
         config.interval,
         events,
         stop.clone(),
@@ -199,6 +206,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
             }
         }
     });
+    spawn_until(&background, store.clone().save_changes());
     drop(starting);
     for socket in &sockets {
         info!(socket = %socket.display(), interval_seconds = config.interval.as_secs(), allow_list = %config.allow_list, "ready for the driver");
@@ -209,6 +217,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         admin_address,
         metrics,
         readiness,
+        store,
         stop,
         _background,
         tasks,
@@ -225,6 +234,7 @@ impl Running {
         if timeout(DRAIN, self.tasks.wait()).await.is_err() {
             warn!("mounts were still in flight after {DRAIN:?}; kubelet repeats them");
         }
+        self.store.close().await;
     }
 }
 

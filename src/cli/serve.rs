@@ -69,6 +69,11 @@ pub struct ServeArgs {
     )]
     pub stale_limit: Duration,
 
+    /// Folder on a tmpfs in which what was fetched is kept, so that it can stand in after a restart
+    /// too; without it, it is in memory only
+    #[arg(long, env = "DEW_STORE_DIR", value_name = "DIR")]
+    pub store_dir: Option<PathBuf>,
+
     /// Questions about versions per second that the leader asks for all nodes
     #[arg(long, env = "DEW_ROTATION_QPS", default_value = "5", value_name = "N")]
     pub rotation_qps: NonZeroU32,
@@ -219,6 +224,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         project: args.project_id,
         interval: args.rotation_poll_interval.into(),
         stale_limit: args.stale_limit,
+        store_dir: args.store_dir,
         allow_list: args.service_account_allow_list,
         cloud: args.cloud.into(),
         rotation: Some(rotation::Config {

@@ -55,12 +55,9 @@ impl Cloud {
         if let Some(project) = &caller.project {
             return check(project.clone());
         }
-        let at_home = self
-            .0
-            .home
-            .as_ref()
-            .is_none_or(|home| *home == caller.region);
-        if at_home && let Some(project) = caller.credentials.project(deadline).await? {
+        if self.is_home(&caller.region)
+            && let Some(project) = caller.credentials.project(deadline).await?
+        {
             return check(project);
         }
         self.0
@@ -73,6 +70,11 @@ impl Cloud {
                 async || self.look_up(caller, deadline).await,
             )
             .await
+    }
+
+    /// Whether the project that comes with the process's own keys is one of this region.
+    pub(super) fn is_home(&self, region: &Region) -> bool {
+        self.0.home.as_ref().is_none_or(|home| home == region)
     }
 
     async fn look_up(&self, caller: &Caller, deadline: Instant) -> Result<String, ApiError> {

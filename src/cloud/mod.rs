@@ -12,6 +12,7 @@ pub mod error;
 mod flight;
 mod http;
 mod iam;
+mod lasting;
 mod limit;
 pub mod region;
 mod retry;

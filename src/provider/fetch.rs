@@ -94,7 +94,7 @@ async fn one(
         Selector::Latest | Selector::Version(_) => "objectVersion",
     };
     let key = &plan.keys[index];
-    let last_good = store.last_good(key);
+    let last_good = store.last_good(&plan.caller, key).await;
     if let Some(last) = &last_good
         && last.known_outage
     {

@@ -37,4 +37,20 @@ impl Key {
             selector: selector.clone(),
         }
     }
+
+    /// The same for another identity.
+    pub(super) fn of(&self, identity: Identity) -> Self {
+        Self {
+            identity,
+            ..self.clone()
+        }
+    }
+
+    /// Whether both differ in the identity at most.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.selector == other.selector
+            && self.secret == other.secret
+            && self.project == other.project
+            && self.region == other.region
+    }
 }

@@ -19,10 +19,15 @@ use crate::cloud::{Caller, Cloud, SecretValue};
 use crate::flight::{Flights, Lost};
 use crate::observe::metrics::{Metrics, StoreLabels};
 
+mod entry;
 mod key;
+mod persist;
+mod saving;
 mod shelf;
 mod words;
 pub use key::{Key, Selector};
+pub use persist::{FolderError, StoreFile};
+use saving::Saving;
 use shelf::{Failure, Held, Shelf};
 use words::Words;
 pub use words::{Found, Standing, Subject, Word};
@@ -79,6 +84,8 @@ struct Inner {
     flights: Flights<Key, Result<Arc<Version>, ApiError>>,
     max_bytes: usize,
     stale_limit: Duration,
+    /// `None` where what is held ends with the process.
+    saving: Option<Saving>,
     requests: Family<StoreLabels, Counter>,
     /// Taken out of `requests`: counted for every object of every repeated mount.
     hits: Counter,
@@ -86,25 +93,47 @@ struct Inner {
 }
 
 impl Store {
-    /// An empty store that asks `cloud`, whose values are a last resort for `stale_limit`.
-    pub fn new(cloud: Cloud, metrics: &Metrics, stale_limit: Duration) -> Self {
-        Self::with_max_bytes(cloud, metrics, stale_limit, MAX_BYTES)
+    /// A store that asks `cloud`, whose values are a last resort for `stale_limit`; with `file`
+    /// after a restart too, if [`Store::save_changes`] is polled.
+    pub fn new(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        file: Option<StoreFile>,
+    ) -> Self {
+        Self::build(cloud, metrics, stale_limit, MAX_BYTES, file)
     }
 
-    /// The same with another bound on the bytes held.
+    /// One without a file, with another bound on the bytes held.
     pub fn with_max_bytes(
         cloud: Cloud,
         metrics: &Metrics,
         stale_limit: Duration,
         max_bytes: usize,
     ) -> Self {
+        Self::build(cloud, metrics, stale_limit, max_bytes, None)
+    }
+
+    fn build(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        max_bytes: usize,
+        file: Option<StoreFile>,
+    ) -> Self {
+        let (saving, shelf) = match file.map(|file| Saving::new(file, stale_limit)) {
+            Some((saving, shelf)) => (Some(saving), shelf),
+            None => (None, Shelf::default()),
+        };
+        metrics.store_bytes.set(shelf.bytes as i64);
         Self(Arc::new(Inner {
             cloud,
-            shelf: Mutex::default(),
+            shelf: Mutex::new(shelf),
             words: Mutex::default(),
             flights: Flights::default(),
             max_bytes,
             stale_limit,
+            saving,
             requests: metrics.store.clone(),
             hits: metrics
                 .store
@@ -160,8 +189,10 @@ impl Store {
         result
     }
 
-    /// What `key` had last, if the cloud did not refuse it since, and it is not too old.
-    pub fn last_good(&self, key: &Key) -> Option<LastGood> {
+    /// What `key` of `caller` had last, if the cloud did not refuse it since, and it is not too
+    /// old.
+    pub async fn last_good(&self, caller: &Caller, key: &Key) -> Option<LastGood> {
+        self.0.take_saved(caller, key).await;
         let now = Instant::now();
         let mut shelf = self.0.shelf();
         let held = shelf.held.get_mut(key)?;
@@ -182,22 +213,6 @@ impl Store {
         })
     }
 
-    /// What is held for a key, without its value: the number of its version, and when that was made.
-    pub fn held(&self, key: &Key) -> Option<(u32, i64)> {
-        let shelf = self.0.shelf();
-        let version = &shelf.held.get(key)?.version;
-        Some((version.number(), version.create_time))
-    }
-
-    /// When the fetch of what is held began.
-    pub fn checked(&self, key: &Key) -> Option<Instant> {
-        self.0.shelf().held.get(key).map(|held| held.checked)
-    }
-
-    fn words(&self) -> MutexGuard<'_, Words> {
-        self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts a value that was served as a last resort.
     pub fn served_stale(&self) {
         self.0.count("stale");
@@ -207,8 +222,14 @@ impl Store {
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut shelf = self.0.shelf();
+        let before = shelf.held.len();
         shelf.retain(|held| now.duration_since(held.used) < FORGET_AFTER);
         self.0.size.set(shelf.bytes as i64);
+        if let Some(saving) = &self.0.saving
+            && shelf.held.len() < before
+        {
+            saving.changed();
+        }
     }
 }
 
@@ -228,14 +249,17 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Arc<Version>, ApiError> {
         let result = self.ask(&caller, &key, deadline).await;
-        if let Err(error) = &result
-            && let Some(held) = self.shelf().held.get_mut(&key)
-        {
-            held.failure = Some(if error.kind.is_outage() {
-                Failure::Outage(Instant::now())
-            } else {
-                Failure::Refused
-            });
+        match &result {
+            Ok(_) => {}
+            Err(error) if error.kind.is_outage() => {
+                // A no stays one when the cloud goes away after it.
+                if let Some(held) = self.shelf().held.get_mut(&key)
+                    && held.failure != Some(Failure::Refused)
+                {
+                    held.failure = Some(Failure::Outage(Instant::now()));
+                }
+            }
+            Err(_) => self.refuse(&key, self.lasting(&caller, &key).await),
         }
         result
     }
@@ -268,13 +292,15 @@ impl Inner {
                     Some(version) => version,
                     None => {
                         let version = self.show(caller, &key.secret, &id, deadline).await?;
-                        self.keep(of_holder, Arc::clone(&version), begun);
+                        self.keep(caller, of_holder, Arc::clone(&version), begun)
+                            .await;
                         version
                     }
                 }
             }
         };
-        if self.keep(key.clone(), Arc::clone(&version), begun) {
+        let kept = self.keep(caller, key.clone(), Arc::clone(&version), begun);
+        if kept.await {
             info!(version = version.id, "fetched");
         } else {
             debug!(version = version.id, "confirmed");
@@ -310,22 +336,37 @@ impl Inner {
     }
 
     /// Puts the version on the shelf; returns whether another one, or none, was there.
-    fn keep(&self, key: Key, version: Arc<Version>, checked: Instant) -> bool {
+    async fn keep(
+        &self,
+        caller: &Caller,
+        key: Key,
+        version: Arc<Version>,
+        checked: Instant,
+    ) -> bool {
         let id = version.id.clone();
+        let lasting = self.lasting(caller, &key).await;
+        let saved = lasting.clone().map(|lasting| key.of(lasting));
         let held = Held {
             version,
             checked,
             used: Instant::now(),
             failure: None,
+            lasting: lasting.clone(),
         };
         let mut shelf = self.shelf();
-        shelf.bytes += held.bytes();
-        let old = shelf.held.insert(key, held);
-        if let Some(old) = &old {
-            shelf.bytes -= old.bytes();
-        }
+        let saved = saved.and_then(|key| shelf.remove(&key));
+        let old = shelf.insert(key, held);
         shelf.shrink(self.max_bytes);
         self.size.set(shelf.bytes as i64);
+        drop(shelf);
+        if let Some(saving) = &self.saving {
+            let same = |held: &Held| held.version.id == id && held.lasting == lasting;
+            if saved.iter().chain(&old).any(same) {
+                saving.confirmed();
+            } else {
+                saving.changed();
+            }
+        }
         old.is_none_or(|old| old.version.id != id)
     }
 }

@@ -1,4 +1,4 @@
-//! What is held, within a bound on its bytes.
+//! Where versions stand while they are held.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Key, Version};
+use crate::cloud::Identity;
 
-/// What is kept around each value, at a guess.
+/// What is kept around each value, as an allowance.
 const ENTRY_OVERHEAD: usize = 512;
 
 pub(super) struct Held {
@@ -17,9 +18,11 @@ pub(super) struct Held {
     pub(super) used: Instant,
     /// How the last fetch since then failed, if one did.
     pub(super) failure: Option<Failure>,
+    /// Whose it is after a restart; `None` for what is not to be saved.
+    pub(super) lasting: Option<Identity>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Failure {
     /// The cloud could not answer.
     Outage(Instant),
@@ -28,18 +31,32 @@ pub(super) enum Failure {
 }
 
 impl Held {
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.version.value.bytes().len() + ENTRY_OVERHEAD
     }
 }
 
 #[derive(Default)]
 pub(super) struct Shelf {
+    /// What was saved before a restart stands under a lasting identity, until it is asked for.
     pub(super) held: HashMap<Key, Held>,
     pub(super) bytes: usize,
 }
 
 impl Shelf {
+    pub(super) fn insert(&mut self, key: Key, held: Held) -> Option<Held> {
+        self.bytes += held.bytes();
+        let old = self.held.insert(key, held);
+        self.bytes -= old.as_ref().map_or(0, Held::bytes);
+        old
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Held> {
+        let old = self.held.remove(key);
+        self.bytes -= old.as_ref().map_or(0, Held::bytes);
+        old
+    }
+
     pub(super) fn retain(&mut self, keep: impl Fn(&Held) -> bool) {
         self.held.retain(|_, held| keep(held));
         self.bytes = self.held.values().map(Held::bytes).sum();
@@ -53,8 +70,8 @@ impl Shelf {
                 .iter()
                 .min_by_key(|(_, h)| h.used)
                 .map(|(key, _)| key.clone());
-            if let Some(old) = oldest.and_then(|key| self.held.remove(&key)) {
-                self.bytes -= old.bytes();
+            if let Some(key) = oldest {
+                self.remove(&key);
             }
         }
     }

@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Held, Key, Selector, Store};
+use super::shelf::Held;
+use super::{Key, Selector, Store};
 
 /// Kinds of failures that are the leader's own, so that another node may fare better.
 const LEADERS_OWN: [&str; 5] = [
@@ -146,6 +148,22 @@ impl Heard {
 }
 
 impl Store {
+    /// What is held for a key, without its value: the number of its version, and when that was made.
+    pub fn held(&self, key: &Key) -> Option<(u32, i64)> {
+        let shelf = self.0.shelf();
+        let version = &shelf.held.get(key)?.version;
+        Some((version.number(), version.create_time))
+    }
+
+    /// When the fetch of what is held began.
+    pub fn checked(&self, key: &Key) -> Option<Instant> {
+        self.0.shelf().held.get(key).map(|held| held.checked)
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in a word.
     pub fn hear(&self, subject: Subject<'_>, word: Word, at: Instant) {
         let mut words = self.words();

@@ -265,6 +265,7 @@ async fn a_panic_is_one_requests_failure() {
         project: Some("p".into()),
         interval: std::time::Duration::from_secs(120),
         stale_limit: std::time::Duration::from_secs(24 * 3600),
+        store_dir: None,
         allow_list: AllowListMode::Off,
         cloud: Config {
             csms_endpoint: Some("http://127.0.0.1:9".into()),

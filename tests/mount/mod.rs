@@ -6,4 +6,5 @@ mod cases;
 mod credentials;
 mod files;
 mod outage;
+mod restart;
 mod through_stand_in;

@@ -238,6 +238,7 @@ async fn readiness_waits_for_the_first_list_of_classes() {
         project: None,
         interval: Duration::from_secs(120),
         stale_limit: std::time::Duration::from_secs(24 * 3600),
+        store_dir: None,
         allow_list: AllowListMode::Required,
         cloud: Config::default(),
         rotation: None,

@@ -1,4 +1,6 @@
-//! The store by itself: its bound, and what it logs.
+//! The store by itself: its bound, what it logs, and its file.
+
+mod file;
 
 use std::time::Duration;
 

@@ -154,6 +154,7 @@ impl Cluster {
             project: None,
             interval: self.setup.interval,
             stale_limit: Duration::from_secs(24 * 3600),
+            store_dir: None,
             allow_list: AllowListMode::Required,
             cloud: endpoints(&self.emulator),
             rotation: Some(rotation::Config {

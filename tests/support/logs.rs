@@ -1,9 +1,11 @@
 //! All that is logged on this thread.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
-use tracing::subscriber::DefaultGuard;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{DefaultGuard, Interest, set_global_default};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Collects every line of every level, of all crates, until dropped.
@@ -12,12 +14,38 @@ pub(crate) struct Logs {
     _guard: DefaultGuard,
 }
 
+/// Of threads that capture nothing. Without it, a line that such a thread comes to first can be
+/// taken for one that nobody wants, by all threads.
+struct Undecided;
+
+impl Subscriber for Undecided {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
     /// Tests run in runtimes of one thread, so their tasks log here too.
     pub(crate) fn capture() -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| set_global_default(Undecided).unwrap());
         let text = Text::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

@@ -18,7 +18,8 @@ use super::still::hurry;
 /// With the emulator's demo account, which may do everything.
 pub(crate) struct Owner {
     cloud: Cloud,
-    caller: Caller,
+    /// Who makes the secrets, and where.
+    pub(crate) caller: Caller,
     emulator: String,
 }
 

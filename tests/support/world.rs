@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     pub(crate) qps: u32,
     pub(crate) driver_interval: Duration,
     pub(crate) stale_limit: Duration,
+    pub(crate) store_dir: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -58,8 +59,15 @@ impl Default for Setup {
             qps: 1000,
             driver_interval: Duration::from_secs(1),
             stale_limit: Duration::from_secs(24 * 3600),
+            store_dir: None,
         }
     }
+}
+
+/// How the provider is started.
+pub(crate) struct Launch {
+    pub(crate) config: serve::Config,
+    pub(crate) outside: Outside,
 }
 
 /// The world. Time stands still in it, except within its own methods.
@@ -69,13 +77,28 @@ pub(crate) struct World {
     pub(crate) provider: Running,
     pub(crate) driver: Driver,
     pub(crate) folder: tempfile::TempDir,
-    owner: Owner,
+    pub(crate) launch: Launch,
+    pub(crate) owner: Owner,
     began: Instant,
     _still: Still,
 }
 
 fn start_of_time() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+impl Launch {
+    async fn start(&self) -> Running {
+        let start = serve::start(self.config.clone(), self.outside.clone());
+        let provider = hurry(start).await.unwrap();
+        hurry(async {
+            while !provider.readiness.awaited().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        provider
+    }
 }
 
 impl World {
@@ -107,6 +130,7 @@ impl World {
             project: setup.project.map(Into::into),
             interval: INTERVAL,
             stale_limit: setup.stale_limit,
+            store_dir: setup.store_dir,
             allow_list: setup.allow_list,
             cloud: endpoints.clone(),
             rotation: None,
@@ -118,13 +142,8 @@ impl World {
             jitter: Jitter::seeded(7),
             kube: Some(api.0.client()),
         };
-        let provider = hurry(serve::start(config, outside)).await.unwrap();
-        hurry(async {
-            while !provider.readiness.awaited().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let launch = Launch { config, outside };
+        let provider = launch.start().await;
         let driver = DriverConfig {
             rotation_poll_interval: setup.driver_interval,
             ..DriverConfig::new(folder.path().join("providers"))
@@ -136,9 +155,18 @@ impl World {
             api,
             provider,
             folder,
+            launch,
             began,
             _still: still,
         }
+    }
+
+    /// The same with another provider, started when the last one is gone and `meanwhile` is done.
+    pub(crate) async fn restart_provider(mut self, meanwhile: impl FnOnce(&mut Launch)) -> Self {
+        hurry(self.provider.stop()).await;
+        meanwhile(&mut self.launch);
+        self.provider = self.launch.start().await;
+        self
     }
 
     /// Lets this much time pass.

@@ -95,6 +95,7 @@ impl Demo {
             project: None,
             interval: INTERVAL,
             stale_limit: STALE_LIMIT,
+            store_dir: None,
             allow_list: AllowListMode::Required,
             cloud: endpoints.clone(),
             rotation: Some(rotation::Config {

@@ -31,6 +31,8 @@ enum Who {
     /// The process's own, by the sources that it may use, and by the state of the credentials file:
     /// with other keys in it the process is somebody else.
     Own(&'static str, Option<file::Stamp>),
+    /// SHA-256 over what stays the same over a restart; equal to none of the others.
+    Lasting([u8; 32]),
 }
 
 impl Identity {
@@ -39,8 +41,17 @@ impl Identity {
         matches!(self.0, Who::Own(..))
     }
 
-    fn keys(hash: [u8; 32]) -> Self {
-        Self(Who::Keys(hash))
+    /// One that was told before a restart: see [`super::Cloud::lasting`].
+    pub fn from_lasting(hash: [u8; 32]) -> Self {
+        Self(Who::Lasting(hash))
+    }
+
+    /// The hash of a lasting one.
+    pub fn lasting(&self) -> Option<&[u8; 32]> {
+        match &self.0 {
+            Who::Lasting(hash) => Some(hash),
+            Who::Keys(_) | Who::Own(..) => None,
+        }
     }
 }
 
@@ -48,7 +59,9 @@ impl fmt::Debug for Identity {
     /// The beginning of the hash is enough to tell two apart, and too little to guess keys with.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Who::Keys([a, b, c, d, ..]) => write!(f, "Identity({a:02x}{b:02x}{c:02x}{d:02x})"),
+            Who::Keys([a, b, c, d, ..]) | Who::Lasting([a, b, c, d, ..]) => {
+                write!(f, "Identity({a:02x}{b:02x}{c:02x}{d:02x})")
+            }
             Who::Own(name, _) => write!(f, "Identity({name})"),
         }
     }
@@ -110,7 +123,7 @@ impl Credentials {
     /// Keys that never change, such as those of a `nodePublishSecretRef`; `source` names them in
     /// errors.
     pub fn fixed(keys: AccessKeys, source: &'static str) -> Self {
-        let identity = keys.identity();
+        let identity = Identity(Who::Keys(keys.hash()));
         Self(Arc::new(Inner {
             keys: Keys::Fixed(Arc::new(keys), identity, source),
         }))
@@ -152,6 +165,15 @@ impl Credentials {
         match &self.0.keys {
             Keys::Fixed(..) => Ok(false),
             Keys::Own(own, _) => own.renew(refused, deadline).await,
+        }
+    }
+
+    /// What tells these from others across restarts, with the project that comes with them: the
+    /// keys' hash, or none for the agency, whose keys are others each time. Asks nobody.
+    pub(super) async fn lasting(&self) -> Option<(Option<[u8; 32]>, Option<String>)> {
+        match &self.0.keys {
+            Keys::Fixed(keys, ..) => Some((Some(keys.hash()), None)),
+            Keys::Own(own, _) => own.lasting().await,
         }
     }
 

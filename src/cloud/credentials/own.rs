@@ -108,6 +108,29 @@ impl Own {
         ))
     }
 
+    /// See [`super::Credentials::lasting`]. Of the source in use, or else of the one that would be
+    /// used next: the agency where no other is configured.
+    pub(super) async fn lasting(&self) -> Option<(Option<[u8; 32]>, Option<String>)> {
+        let sources = match self.chosen.get() {
+            Some(source) => std::slice::from_ref(source),
+            None => self.sources,
+        };
+        for source in sources {
+            let hash = match source {
+                Source::Agency => None,
+                // Neither of these asks anybody.
+                Source::Environment | Source::File => {
+                    match self.of(*source, Instant::now()).await.ok()? {
+                        Ok(keys) => Some(keys.hash()),
+                        Err(_not_configured) => continue,
+                    }
+                }
+            };
+            return Some((hash, self.project_of(Some(source)).await.ok()?));
+        }
+        None
+    }
+
     /// The keys of a source; inside, why it is not configured; outside, how it failed.
     async fn of(
         &self,
@@ -156,7 +179,11 @@ impl Own {
         if self.chosen.get().is_none() {
             self.keys(deadline).await?;
         }
-        if self.chosen.get() == Some(&Source::File)
+        self.project_of(self.chosen.get()).await
+    }
+
+    async fn project_of(&self, source: Option<&Source>) -> Result<Option<String>, ApiError> {
+        if source == Some(&Source::File)
             && let Some(file) = &self.file
         {
             let profile = file
