@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Jitter};
-use crate::cloud::{self, Cloud, Env, Region};
+use crate::cloud::{self, Cloud, Dial, Env, Region};
 use crate::kube::{Accounts, Classes, Events};
 use crate::observe::admin::{self, Admin};
 use crate::observe::metrics::Metrics;
@@ -73,6 +73,8 @@ pub struct Outside {
     pub clock: Clock,
     /// Randomness.
     pub jitter: Jitter,
+    /// Connections to the cloud.
+    pub dial: Dial,
     /// The API server, if there is one.
     pub kube: Option<kube::Client>,
 }
@@ -88,6 +90,8 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     /// What is still awaited.
     pub readiness: Readiness,
+    /// What answers on the sockets.
+    pub provider: Provider,
     store: Store,
     stop: CancellationToken,
     _background: tokio_util::sync::DropGuard,
@@ -109,6 +113,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         env,
         clock,
         jitter,
+        dial,
         kube,
     } = outside;
 
@@ -119,12 +124,13 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
     let file = (config.store_dir.as_deref())
         .map(|folder| StoreFile::open(folder, clock.clone()))
         .transpose()?;
-    let cloud = Cloud::new(
+    let cloud = Cloud::with_dial(
         cloud,
         &env,
         clock.clone(),
         jitter.clone(),
         metrics.cloud.clone(),
+        dial,
     )?;
     let store = Store::new(cloud.clone(), &metrics, config.stale_limit, file);
     let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
@@ -196,11 +202,12 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         };
         tasks.spawn(rotation::run(rotation, with, stop.clone()));
     }
+    let swept = provider.clone();
     spawn_until(&background, async move {
         let mut ticks = interval(SWEEP_EVERY);
         loop {
             ticks.tick().await;
-            provider.sweep();
+            swept.sweep();
             if let Some(accounts) = &accounts {
                 accounts.sweep();
             }
@@ -217,6 +224,7 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
         admin_address,
         metrics,
         readiness,
+        provider,
         store,
         stop,
         _background,

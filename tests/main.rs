@@ -14,6 +14,7 @@ mod hostile;
 mod mount;
 mod readme;
 mod rotation;
+mod scale;
 mod sdk;
 mod serve;
 mod socket;

@@ -2,8 +2,8 @@
 //!
 //! Objects of every kind: create, read, replace, merge-patch, delete, list and watch, with resource
 //! versions, conflicts, the `status` subresource, and the field selectors `metadata.name` and
-//! `spec.nodeName`. What is different: nothing is validated or defaulted, nobody is refused, lists
-//! come in one page, and a server-side apply is a merge. The cluster test has a real one.
+//! `spec.nodeName`. What is different: nothing is validated or defaulted, nobody is refused, and a
+//! server-side apply is a merge. The cluster test has a real one.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -98,9 +98,9 @@ impl ApiServer {
     /// All objects of a resource, in order of namespaces and names.
     pub fn list(&self, resource: &str) -> Vec<Value> {
         let state = self.state();
-        let texts = state.objects.list(resource, None);
-        texts
-            .filter_map(|stored| serde_json::from_slice(&stored.text).ok())
+        let found = state.objects.list(resource, None, None);
+        found
+            .filter_map(|(_, stored)| serde_json::from_slice(&stored.text).ok())
             .collect()
     }
 

@@ -1,6 +1,7 @@
 //! The objects, and what happened to them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -82,17 +83,19 @@ impl Objects {
         self.by_resource.get(resource)?.get(name)
     }
 
+    /// In order of names, after one of them.
     pub(super) fn list(
         &self,
         resource: &str,
         selection: Option<Selection>,
-    ) -> impl Iterator<Item = &Stored> {
+        after: Option<Name>,
+    ) -> impl Iterator<Item = (&Name, &Stored)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_resource
             .get(resource)
             .into_iter()
-            .flatten()
+            .flat_map(move |all| all.range((from.clone(), Bound::Unbounded)))
             .filter(move |(name, stored)| selection.as_ref().is_none_or(|s| s.has(name, stored)))
-            .map(|(_, stored)| stored)
     }
 
     /// Changes after `revision`, or `None` where they are not all kept.

@@ -22,6 +22,10 @@ pub(super) struct Route {
     of_status: bool,
     /// Whether what is missing is made.
     is_apply: bool,
+    /// Most objects of a list; no limit at 0.
+    limit: usize,
+    /// The name after which a list goes on.
+    page: Option<Name>,
     /// The resource version after which a watch begins.
     pub(super) after: Option<u64>,
 }
@@ -112,6 +116,8 @@ impl Route {
             name,
             of_status,
             is_apply,
+            limit: 0,
+            page: None,
             after: None,
         };
         let watching = route.query(query)?;
@@ -135,6 +141,11 @@ impl Route {
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match key.as_ref() {
                 "watch" => watching = value == "true",
+                "limit" => self.limit = value.parse().ok()?,
+                "continue" => {
+                    let (namespace, name) = value.split_once('/')?;
+                    self.page = Some(Name::new(namespace, name));
+                }
                 "resourceVersion" => self.after = value.parse().ok(),
                 "labelSelector" if !value.is_empty() => return None,
                 "fieldSelector" => {
@@ -191,16 +202,24 @@ impl Route {
     }
 
     fn list(&self, objects: &Objects) -> Bytes {
-        let found = objects.list(&self.resource, Some(self.selection.clone()));
+        let selection = Some(self.selection.clone());
+        let found = objects.list(&self.resource, selection, self.page.clone());
         let mut text = Vec::from(&b"{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":["[..]);
-        for (index, stored) in found.enumerate() {
+        let mut metadata = json!({"resourceVersion": objects.newest().to_string()});
+        let mut last: Option<&Name> = None;
+        for (index, (name, stored)) in found.enumerate() {
+            if self.limit > 0 && index == self.limit {
+                let last = last.map(|last| format!("{}/{}", last.namespace, last.name));
+                metadata["continue"] = json!(last);
+                break;
+            }
             if index > 0 {
                 text.push(b',');
             }
             text.extend(&stored.text);
+            last = Some(name);
         }
-        let newest = json!(objects.newest().to_string());
-        text.extend(format!("],\"metadata\":{{\"resourceVersion\":{newest}}}}}").bytes());
+        text.extend(format!("],\"metadata\":{metadata}}}").bytes());
         text.into()
     }
 

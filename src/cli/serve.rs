@@ -215,6 +215,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         env: Env::from_process(),
         clock: Clock::system(),
         jitter: Jitter::from_system(),
+        dial: cloud::tcp(),
         kube: kube_client(&args).await?,
     };
     let config = Config {

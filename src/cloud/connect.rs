@@ -30,18 +30,25 @@ const CONNECT: Duration = Duration::from_secs(3);
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens a byte stream to a URL's host and port.
-pub(super) type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Socket>> + Send + Sync>;
+pub type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Socket>> + Send + Sync>;
 
 /// Any byte stream.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 /// A byte stream, of a kind that only its dialler knows.
-pub(super) struct Socket(pub(super) Pin<Box<dyn Stream>>);
+pub struct Socket(pub(super) Pin<Box<dyn Stream>>);
 
-/// Real ones.
-pub(super) fn tcp() -> Dial {
+impl Socket {
+    /// Any stream.
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self(Box::pin(stream))
+    }
+}
+
+/// TCP.
+pub fn tcp() -> Dial {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);

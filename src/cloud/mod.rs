@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Jitter};
 use crate::observe::metrics::CloudMetrics;
 
+pub use connect::{Dial, Socket, tcp};
 pub use credentials::{AccessKeys, Credentials, Identity, Source};
 pub use csms::{NewSecret, Secret, SecretValue, SecretVersion, Stage, VersionMetadata};
 pub use env::Env;
@@ -110,7 +111,10 @@ impl Cloud {
     }
 
     /// As [`Cloud::new`], over connections from elsewhere.
-    fn with_dial(
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_dial(
         config: Config,
         env: &Env,
         clock: Clock,

@@ -59,6 +59,8 @@ pub use config::{
     Rights, TokenMode,
 };
 
+/// Bytes on their way in a connection without a network.
+const IN_MEMORY: usize = 8 * 1024;
 /// How long a stop waits for requests in flight.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,28 @@ impl Emulator {
             stop,
             tasks,
         })
+    }
+
+    /// One that is reached by [`Emulator::connect`] only.
+    ///
+    /// # Errors
+    /// Where the state file cannot be read.
+    pub fn in_memory(config: Config, clock: Clock) -> Result<Self> {
+        Ok(Self {
+            address: ([127, 0, 0, 1], 80).into(),
+            cloud: Arc::new(cloud::Cloud::new(config, clock)?),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// A connection without a network.
+    pub fn connect(&self) -> tokio::io::DuplexStream {
+        let (theirs, ours) = tokio::io::duplex(IN_MEMORY);
+        let router = server::router(Arc::clone(&self.cloud));
+        let serving = server::connection(ours, router, self.stop.clone());
+        self.tasks.spawn(serving);
+        theirs
     }
 
     /// `http://address:port`, for CSMS, IAM and the metadata service alike.

@@ -147,7 +147,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+pub(super) async fn connection<S: Transport>(stream: S, router: Router, stop: CancellationToken) {
     let reset = Arc::new(AtomicBool::new(false));
     let wire = Wire {
         stream,
@@ -183,22 +183,38 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     }
 }
 
-/// A TCP stream that is reset, not closed, when `reset` was set before its end.
-struct Wire {
-    stream: TcpStream,
+/// What a connection runs over.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Has its end be a reset instead of an orderly close, where there is such a thing.
+    fn reset(&self);
+}
+
+impl Transport for TcpStream {
+    fn reset(&self) {
+        // Where it fails the peer sees an orderly close without an answer.
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+}
+
+impl Transport for tokio::io::DuplexStream {
+    fn reset(&self) {}
+}
+
+/// A stream that is reset, not closed, when `reset` was set before its end.
+struct Wire<S: Transport> {
+    stream: S,
     reset: Arc<AtomicBool>,
 }
 
-impl Drop for Wire {
+impl<S: Transport> Drop for Wire<S> {
     fn drop(&mut self) {
         if self.reset.load(Ordering::Relaxed) {
-            // Where it fails the peer sees an orderly close without an answer.
-            let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+            self.stream.reset();
         }
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: Transport> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -208,7 +224,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: Transport> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -131,6 +132,8 @@ pub struct Volumes {
     filled: Mutex<HashMap<VolumeId, Volume>>,
     /// The keys that pods of a class share, by namespace and name.
     shared: Mutex<HashMap<NamespacedName, Arc<[Key]>>>,
+    /// Moves when what is in use may have changed.
+    generation: AtomicU64,
     hasher: RandomState,
     interval: Duration,
 }
@@ -141,6 +144,7 @@ impl Volumes {
         Self {
             filled: Mutex::default(),
             shared: Mutex::default(),
+            generation: AtomicU64::new(0),
             hasher: RandomState::new(),
             interval,
         }
@@ -204,6 +208,7 @@ impl Volumes {
         let Some(old) = filled.get(&id) else {
             volume.keys = self.share(&volume.pod.namespace, &id.class, volume.keys);
             filled.insert(id, volume);
+            self.generation.fetch_add(1, Ordering::Relaxed);
             return Filled {
                 is_new: true,
                 changes: Vec::new(),
@@ -215,6 +220,10 @@ impl Volumes {
             self.share(&volume.pod.namespace, &id.class, volume.keys)
         };
         let changes = changes(old, &volume);
+        let same = Arc::ptr_eq(&old.keys, &volume.keys) && old.interval == volume.interval;
+        if !same || old.caller.credentials.identity() != volume.caller.credentials.identity() {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
         filled.insert(id, volume);
         Filled {
             is_new: false,
@@ -282,6 +291,11 @@ impl Volumes {
         self.lock().get(id).cloned()
     }
 
+    /// Moves when [`Volumes::in_use`] may say something else than before.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// What is in use, once for all volumes that share it.
     pub fn in_use(&self) -> Vec<Volume> {
         let mut found: HashMap<(*const Key, Duration), Volume> = HashMap::new();
@@ -295,7 +309,8 @@ impl Volumes {
     /// What a volume lacks of what it should have: `None` where nothing, else a number that is the
     /// same as long as it lacks the same. `settings` are those of its class as it is now.
     pub fn lacks(&self, id: &VolumeId, settings: Option<u64>, store: &Store) -> Option<u64> {
-        let volume = self.get(id)?;
+        let filled = self.lock();
+        let volume = filled.get(id)?;
         let held: Vec<_> = volume.keys.iter().map(|key| store.held(key)).collect();
         let current = settings.is_none_or(|wanted| wanted == volume.settings)
             && (volume.delivered.iter().zip(&held)).all(|(has, held)| has.is(*held));
@@ -318,6 +333,7 @@ impl Volumes {
     /// Forgets a volume, whose pod is gone.
     pub fn forget(&self, id: &VolumeId) {
         self.lock().remove(id);
+        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Forgets volumes of pods that are gone. To be called now and then.
@@ -325,6 +341,7 @@ impl Volumes {
         let now = Instant::now();
         self.lock()
             .retain(|_, f| now.duration_since(f.asked) < GONE_AFTER);
+        self.generation.fetch_add(1, Ordering::Relaxed);
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|_, keys| Arc::strong_count(keys) > 1);
     }

@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::ask::{self, Way};
 use super::plan::{Followed, Planner, SecretId, Wanted};
@@ -365,7 +365,11 @@ async fn tell(
             (Ok(_), Some(old)) if Some(old) != version.as_ref() => {
                 info!(secret, old, version, "moved");
             }
-            (Ok(_), _) => info!(secret, version, "is looked after"),
+            (Ok(_), None) => info!(secret, version, "is looked after"),
+            (Ok(_), Some(_)) => debug!(secret, version, "written again"),
+            (Err(error), _) if before.ready().is_some_and(|b| b.status == "False") => {
+                debug!(secret, %error, "still cannot be asked for");
+            }
             (Err(error), _) => {
                 warn!(secret, %error, "cannot be asked for");
                 done.failing.push(error.to_string());

@@ -111,6 +111,8 @@ struct Trouble {
 /// What is under way for the keys in use.
 #[derive(Default)]
 struct State {
+    /// What is in use, as of a generation of the volumes.
+    used: Option<(u64, Arc<HashMap<Key, Use>>)>,
     fetching: HashSet<Key>,
     trouble: HashMap<Key, Trouble>,
     /// Whose pods were told that they cannot be confirmed.
@@ -159,12 +161,10 @@ impl Node {
         let mut oldest = Duration::ZERO;
         let (mut failing, mut moving) = (0, false);
         let used = self.used();
-        self.forget_unused(&used);
-        for (key, of) in &used {
+        for (key, of) in used.iter() {
             let store = self.parts.provider.store();
-            let confirmed = store.confirmed(key, of.interval);
+            let (standing, confirmed) = store.standing(key, of.interval);
             oldest = oldest.max(confirmed.map_or(Duration::ZERO, |at| now.duration_since(at)));
-            let standing = store.standing(key, of.interval);
             moving |= matches!(standing, Standing::Moved { .. });
             failing += i64::from(self.look_at(key, of, standing, now));
         }
@@ -182,7 +182,20 @@ impl Node {
     }
 
     /// All keys that may move, each once.
-    fn used(&self) -> HashMap<Key, Use> {
+    fn used(&self) -> Arc<HashMap<Key, Use>> {
+        let generation = self.parts.provider.volumes().generation();
+        if let Some((known, used)) = &self.state().used
+            && *known == generation
+        {
+            return Arc::clone(used);
+        }
+        let used = Arc::new(self.gather());
+        self.forget_unused(&used);
+        self.state().used = Some((generation, Arc::clone(&used)));
+        used
+    }
+
+    fn gather(&self) -> HashMap<Key, Use> {
         let mut used: HashMap<Key, Use> = HashMap::new();
         for volume in self.parts.provider.volumes().in_use() {
             for key in volume.keys.iter() {

@@ -17,6 +17,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// What is fetched in a second by all nodes together after a change: the account's documented limit
 /// of 20 leaves room for mounts.
 const FETCHES_PER_SECOND: u32 = 15;
+/// How long a number of pods is good enough.
+const COUNT_AFTER: Duration = Duration::from_secs(5 * 60);
 const CONFIRMED: &str = "Confirmed";
 
 pub(super) fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
@@ -69,7 +71,7 @@ pub(super) fn next(
     let moved = matches!(answer, Ok(new) if found(old).as_ref() != Some(new));
     // The cause of a failure names the request, so it differs each time.
     let same = before.is_some_and(|b| b.status == is_ready && b.reason == reason);
-    if !moved && same {
+    if !moved && same && !is_worth_counting(old, pods, now) {
         return None;
     }
     let since = before
@@ -95,6 +97,18 @@ pub(super) fn next(
         new.spread_seconds = Some(spread(nodes));
     }
     Some(new)
+}
+
+/// Whether the number of pods is worth a write of its own: it is for people, and every write goes to
+/// every node.
+fn is_worth_counting(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
+    let before = old.pods.unwrap_or(0);
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let written = old.checked.as_deref().and_then(time);
+    let age = written
+        .zip(time(now))
+        .map(|(at, now)| now.duration_since(at));
+    before.abs_diff(pods) > before / 10 && age.is_none_or(|age| age.unsigned_abs() >= COUNT_AFTER)
 }
 
 /// Writes a status, with its object where that is missing.

@@ -130,6 +130,20 @@ impl Words {
 }
 
 impl Heard {
+    fn standing(&self, held: Option<&Held>) -> Standing {
+        match (self.is_met_by(held), &self.word.failing, self.failing_since) {
+            (false, _, _) => Standing::Moved {
+                since: self.moved,
+                spread: self.word.spread,
+            },
+            (true, Some((_, cause)), Some(since)) => Standing::Failing {
+                since,
+                cause: cause.clone(),
+            },
+            (true, _, _) => Standing::Confirmed,
+        }
+    }
+
     fn is_met_by(&self, held: Option<&Held>) -> bool {
         let Some(found) = &self.word.found else {
             return true;
@@ -202,39 +216,23 @@ impl Store {
         self.words().vouching(key, interval).is_some()
     }
 
-    /// How what is held for a key stands to the leader's words.
-    pub fn standing(&self, key: &Key, interval: Duration) -> Standing {
+    /// How what is held for a key stands to the leader's words, and when it was last known to be
+    /// current: by a fetch, or by the leader, whose last question is up to one interval older than
+    /// its beat.
+    pub fn standing(&self, key: &Key, interval: Duration) -> (Standing, Option<Instant>) {
         let words = self.words();
-        let Some((heard, _)) = words.vouching(key, interval) else {
-            return Standing::Own;
+        let shelf = self.0.shelf();
+        let held = shelf.held.get(key);
+        let checked = held.map(|held| held.checked);
+        let Some((heard, beat)) = words.vouching(key, interval) else {
+            return (Standing::Own, checked);
         };
-        let met = heard.is_met_by(self.0.shelf().held.get(key));
-        match (met, &heard.word.failing, heard.failing_since) {
-            (false, _, _) => Standing::Moved {
-                since: heard.moved,
-                spread: heard.word.spread,
-            },
-            (true, Some((_, cause)), Some(since)) => Standing::Failing {
-                since,
-                cause: cause.clone(),
-            },
-            (true, _, _) => Standing::Confirmed,
-        }
-    }
-
-    /// When the key was last known to be current, by a fetch or by the leader, whose last question
-    /// is up to one interval older than its beat.
-    pub fn confirmed(&self, key: &Key, interval: Duration) -> Option<Instant> {
-        let held = self.0.shelf().held.get(key).map(|held| held.checked)?;
-        if self.standing(key, interval) != Standing::Confirmed {
-            return Some(held);
-        }
-        let beat = self.words().beat?.checked_sub(interval);
-        Some(beat.map_or(held, |beat| beat.max(held)))
-    }
-
-    /// When it was heard that the key moved to where it is now.
-    pub fn heard_move(&self, key: &Key) -> Option<Instant> {
-        self.words().of(key).map(|heard| heard.moved)
+        let standing = heard.standing(held);
+        let asked = beat.checked_sub(interval);
+        let confirmed = match (&standing, asked) {
+            (Standing::Confirmed, Some(asked)) => checked.map(|checked| checked.max(asked)),
+            _ => checked,
+        };
+        (standing, confirmed)
     }
 }

@@ -29,9 +29,11 @@ fn helm(arguments: &[&str]) -> Result<String> {
 
 fn install(more: &[&str]) -> Result<String> {
     let chart = chart();
-    let (csms, iam) = (
+    let kubelet = std::env::var("DEW_KUBELET_ROOT")?;
+    let (csms, iam, driver) = (
         format!("endpoints.csms={CLOUD}"),
         format!("endpoints.iam={CLOUD}"),
+        format!("driver.socketDir={kubelet}/plugins/csi-secrets-store"),
     );
     let mut arguments = vec![
         "upgrade",
@@ -46,6 +48,8 @@ fn install(more: &[&str]) -> Result<String> {
         "region=cn-north-4",
         &csms,
         &iam,
+        &driver,
+        "store.persist=true",
         "credentials.source=secret",
         "credentials.secret.name=csms",
         "test.secretName=installed",
@@ -127,8 +131,17 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
         .flatten()
         .filter_map(|v| v["hostPath"]["path"].as_str())
         .collect();
+    let driver = format!(
+        "{}/plugins/csi-secrets-store",
+        std::env::var("DEW_KUBELET_ROOT")?
+    );
+    let expected = [
+        "/var/run/secrets-store-csi-providers",
+        &driver,
+        "/run/dew-provider",
+    ];
     ensure!(
-        paths == ["/var/run/secrets-store-csi-providers"],
+        paths.len() == 3 && expected.iter().all(|path| paths.contains(path)),
         "host paths {paths:?}"
     );
     // What it may do, by the API server itself.
@@ -145,7 +158,11 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
         ),
         ("list", "serviceaccounts", false),
         ("get", "secrets", false),
-        ("list", "pods", false),
+        ("list", "pods", true),
+        ("get", "pods", false),
+        ("delete", "pods", false),
+        ("create", "secretrevisions.dew-provider.io", true),
+        ("update", "leases.coordination.k8s.io", false),
         ("patch", "pods", false),
         ("create", "serviceaccounts/token", false),
         ("create", "events.events.k8s.io", true),

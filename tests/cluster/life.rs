@@ -55,7 +55,11 @@ pub(crate) fn thirty_pods(node: &mut Node) -> Result<()> {
     start(&names(&thirty))?;
     all_read(&names(&thirty))?;
     delete_pods("default", &names(&thirty))?;
-    // Nothing stays mounted for pods that are gone.
+    nothing_stays()
+}
+
+/// Nothing stays mounted for pods that are gone.
+pub(crate) fn nothing_stays() -> Result<()> {
     until("the end of the volumes", || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
         let pods = kubectl(&[

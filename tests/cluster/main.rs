@@ -11,11 +11,15 @@ use anyhow::Result;
 #[path = "../mount/cases.rs"]
 mod cases;
 mod csi;
+#[path = "../support/http.rs"]
+#[allow(dead_code)] // what other tests use of it
+mod http;
 mod install;
 mod kubernetes;
 mod life;
 mod mounts;
 mod node;
+mod rotation;
 
 use node::Node;
 
@@ -59,6 +63,23 @@ const CASES: &[(&str, Case)] = &[
     ("helm test", install::helm_test),
     ("helm upgrade with pods running", install::upgrade),
     ("a new version reaches a running pod", life::rotation),
+    (
+        "20 pods get a new version, for one value call",
+        rotation::twenty_pods,
+    ),
+    ("an edited class reaches 20 pods", rotation::edits),
+    (
+        "the provider restarts while the cloud is away",
+        rotation::restart_in_outage,
+    ),
+    (
+        "API server and leader restart",
+        rotation::everything_restarts,
+    ),
+    (
+        "200 pods come and go under nudges",
+        rotation::comings_and_goings,
+    ),
     ("all manifests pass the API server", install::dry_run),
     ("a pod starts while the cloud is away", life::outage),
     (

@@ -1,6 +1,6 @@
 //! The node with the driver and the emulated cloud on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -125,6 +125,11 @@ impl Node {
             }
             anyhow::bail!("kubelet does not know the driver")
         })
+    }
+
+    /// kubelet's folder.
+    pub(crate) fn kubelet(&self) -> &Path {
+        &self.kubelet
     }
 
     pub(crate) fn is_real(&self) -> bool {

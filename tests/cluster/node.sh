@@ -70,6 +70,13 @@ start() { # name, command
     "$@" >"$state/logs/$name" 2>&1 &
 }
 
+keep() { # command, which a test may kill
+    while true; do
+        "$@" || true
+        sleep 0.2
+    done
+}
+
 until_ok() { # command
     local _
     for _ in $(seq 300); do
@@ -89,7 +96,7 @@ configs
 
 start etcd etcd --data-dir "$node/etcd" --listen-client-urls http://127.0.0.1:2379 \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-start apiserver kube-apiserver --etcd-servers http://127.0.0.1:2379 \
+start apiserver keep kube-apiserver --etcd-servers http://127.0.0.1:2379 \
     --bind-address 0.0.0.0 --secure-port 6443 --advertise-address "$node_ip" \
     --tls-cert-file "$node/pki/apiserver.crt" --tls-private-key-file "$node/pki/apiserver.key" \
     --client-ca-file "$node/pki/ca.crt" \

@@ -279,6 +279,7 @@ async fn a_panic_is_one_requests_failure() {
         env: Env::from_pairs(env),
         clock: Clock::from_fn(|| panic!("CANARY")),
         jitter: Jitter::seeded(1),
+        dial: dew_provider::cloud::tcp(),
         kube: None,
     };
     let running = serve::start(config, outside).await.unwrap();

@@ -248,6 +248,7 @@ async fn readiness_waits_for_the_first_list_of_classes() {
         env: Env::default(),
         clock: Clock::system(),
         jitter: Jitter::seeded(1),
+        dial: dew_provider::cloud::tcp(),
         kube: Some(api.0.client()),
     };
     let _still = super::support::still::Still::new();

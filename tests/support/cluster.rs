@@ -170,6 +170,7 @@ impl Cluster {
             env: Env::from_pairs(self.setup.env.clone()),
             clock: self.clock.clone(),
             jitter: Jitter::seeded(node.seed),
+            dial: cloud::tcp(),
             kube: Some(self.api.0.client()),
         };
         let provider = hurry(serve::start(config, outside)).await.unwrap();

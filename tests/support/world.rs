@@ -140,6 +140,7 @@ impl World {
             env: Env::from_pairs(setup.env),
             clock: Clock::from_tokio(start_of_time() + setup.skew),
             jitter: Jitter::seeded(7),
+            dial: cloud::tcp(),
             kube: Some(api.0.client()),
         };
         let launch = Launch { config, outside };

@@ -112,6 +112,7 @@ impl Demo {
             env: Env::default(),
             clock: clock.clone(),
             jitter: Jitter::from_system(),
+            dial: cloud::tcp(),
             kube: Some(api.client()),
         };
         let provider = serve::start(config, outside).await?;
