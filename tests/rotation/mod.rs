@@ -6,3 +6,4 @@ mod asking;
 mod delivery;
 mod edits;
 mod leaders;
+mod random;
