@@ -4,7 +4,9 @@
 use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
 use serde_json::json;
 
+use super::super::support::api_server::{LEASES, RECORDS, REVISIONS};
 use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+use super::super::support::logs::Logs;
 
 const LATEST: &str = "objectVersion: latest";
 
@@ -130,4 +132,52 @@ async fn an_optional_secret_that_is_made_later_arrives() {
     cluster
         .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "made")
         .await;
+}
+
+/// Neither the value nor a pod's keys are in what is logged, told or written.
+#[tokio::test]
+async fn nothing_secret_is_seen_on_the_way() {
+    const CANARY: &str = "CANARY-77aa21";
+    let logs = Logs::capture();
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", format!("{CANARY} one")).await;
+    cluster.apply_one("app", "a", LATEST);
+    let mut own = cluster.scheduled(0, "app", "1");
+    let keys = [
+        ("accessKey", DEMO_ACCESS_KEY),
+        ("secretKey", DEMO_SECRET_KEY),
+    ];
+    own.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    cluster.put_pod(0, &own, json!({}));
+    cluster.publish(0, &own).await.unwrap();
+    let other = cluster.pod(1, "app", "2").await;
+    cluster.live(INTERVAL).await;
+    let two = format!("{CANARY} two");
+    cluster.put("a", two.as_str(), &[]).await;
+    let both = || read(&own, "a") == two && read(&other, "a") == two;
+    cluster.until(INTERVAL + 8 * SECOND, both).await;
+    cluster.apply_one("app", "missing", LATEST);
+    cluster.live(2 * SECOND).await;
+    cluster.delete("a").await;
+    cluster.live(3 * INTERVAL).await;
+    let mut seen = String::new();
+    for resource in [REVISIONS, LEASES, RECORDS, "events.events.k8s.io"] {
+        let all = cluster.api.0.list(resource);
+        assert!(!all.is_empty(), "{resource}");
+        seen += &format!("{all:?}");
+    }
+    let logs = logs.text();
+    assert!(logs.contains("nudged") && logs.contains("rotated"));
+    for text in [&logs, &seen] {
+        for secret in [CANARY, DEMO_SECRET_KEY] {
+            if let Some(at) = text.find(secret) {
+                let around = &text[text.floor_char_boundary(at.saturating_sub(200))..at];
+                panic!("{secret} is there after {around:?}");
+            }
+        }
+    }
 }
