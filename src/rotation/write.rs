@@ -14,9 +14,9 @@ use crate::store::{Found, Word};
 
 /// One request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// What is fetched in a second by all nodes together after a change: the account's documented limit
-/// of 20 leaves room for mounts.
-const FETCHES_PER_SECOND: u32 = 15;
+/// What is fetched in a second by all nodes together after a change, on the average: nodes choose
+/// their moments by chance, and the account's documented limit is 20.
+const FETCHES_PER_SECOND: u32 = 10;
 /// How long a number of pods is good enough.
 const COUNT_AFTER: Duration = Duration::from_secs(5 * 60);
 const CONFIRMED: &str = "Confirmed";

@@ -36,7 +36,7 @@ async fn measure(nodes: usize) {
     let cluster = Simulation::start(nodes, PODS).await;
     cluster.settle().await;
     let (mut questions, mut values) = (0, 0);
-    const INTERVALS: usize = 3;
+    const INTERVALS: usize = 2;
     for _ in 0..INTERVALS {
         let calls = cluster.calls_within(INTERVAL).await;
         questions += calls.questions;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 /// `rotation_poll_interval`'s default.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(120);
+const SECOND: Duration = Duration::from_secs(1);
 /// Different secrets in use.
 pub(crate) const SECRETS: usize = 200;
 /// Secrets of a pod.
@@ -187,7 +188,7 @@ impl Simulation {
 
     /// Lets the leader get to know everything.
     pub(crate) async fn settle(&self) {
-        sleep(3 * INTERVAL).await;
+        sleep(2 * INTERVAL).await;
     }
 
     pub(crate) async fn calls_within(&self, time: Duration) -> Calls {
@@ -214,9 +215,13 @@ impl Simulation {
             most_in_a_second: 0,
             took: Duration::ZERO,
         };
-        let nodes_s = Duration::from_secs(self.nodes.len() as u64 / 10);
-        while begun.elapsed() < INTERVAL + nodes_s + Duration::from_secs(30) {
-            sleep(Duration::from_secs(1)).await;
+        let longest = INTERVAL + Duration::from_secs(self.nodes.len() as u64 / 5 + 30);
+        // A little longer than the last one, in case that there are more.
+        let is_over = |change: &Change| {
+            change.values >= self.nodes.len() && begun.elapsed() > change.took + SECOND * 10
+        };
+        while begun.elapsed() < longest && !is_over(&change) {
+            sleep(SECOND).await;
             let values = self.emulator.answers("ShowSecretVersion").len();
             if values > change.values {
                 change.took = begun.elapsed();
