@@ -11,10 +11,15 @@ use simulate::{INTERVAL, Simulation};
 const PODS: usize = 110;
 
 fn main() {
+    let leads = std::env::args().any(|arg| arg == "--leader");
     let given = std::env::args().filter_map(|arg| arg.parse().ok());
     let mut nodes: Vec<usize> = given.collect();
     if nodes.is_empty() {
         nodes = vec![10, 100, 1_000, 5_000];
+    }
+    if leads {
+        runtime().block_on(leader(nodes[0]));
+        return;
     }
     println!(
         "| nodes | questions an interval | value calls an interval | value calls after one change | \
@@ -22,13 +27,30 @@ fn main() {
     );
     for nodes in nodes {
         // A runtime each, so that all that the one before had is gone.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(measure(nodes));
+        runtime().block_on(measure(nodes));
+        // A process of its own, because memory once used is not given back.
+        let this = std::env::current_exe().unwrap();
+        let nodes = nodes.to_string();
+        let mut child = std::process::Command::new(this);
+        assert!(child.args(["--leader", &nodes]).status().unwrap().success());
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+/// What one provider takes that leads so many nodes: it counts the records of all their pods.
+async fn leader(nodes: usize) {
+    let mut before = 0.0;
+    let cluster = Simulation::among(1, PODS, nodes, || before = resident()).await;
+    cluster.settle().await;
+    let memory = resident() - before;
+    println!("| the leader of {nodes} | | | | | | {memory:.1} MiB |");
 }
 
 async fn measure(nodes: usize) {

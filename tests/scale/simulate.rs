@@ -64,6 +64,17 @@ pub(crate) struct Simulation {
 impl Simulation {
     /// So many nodes with so many pods each, all mounted.
     pub(crate) async fn start(nodes: usize, pods: usize) -> Self {
+        Self::among(nodes, pods, nodes, || ()).await
+    }
+
+    /// The same in a cluster of which `recorded` nodes have pods; calls `surroundings` when all but
+    /// the nodes is there.
+    pub(crate) async fn among(
+        nodes: usize,
+        pods: usize,
+        recorded: usize,
+        surroundings: impl FnOnce(),
+    ) -> Self {
         let clock = Clock::from_tokio("2026-01-02T03:04:05Z".parse().unwrap());
         let emulator = Emulator::in_memory(emulator::Config::default(), clock.clone()).unwrap();
         let emulator = Arc::new(emulator);
@@ -108,7 +119,8 @@ impl Simulation {
         cluster.create_secrets().await;
         let api = ApiServer::new();
         let classes: Vec<String> = (0..CLASSES).map(objects).collect();
-        put_objects(&api, &classes, nodes, pods);
+        put_objects(&api, &classes, recorded, pods);
+        surroundings();
         for node in 0..nodes {
             let config = cluster.config(node, config.clone());
             let outside = Outside {
