@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     (
         "rotation",
         &[
-            "clock", "cloud", "kube", "observe", "proto", "provider", "socket", "store",
+            "clock", "cloud", "interval", "kube", "observe", "proto", "provider", "socket", "store",
         ],
     ),
     ("apiserver", &[]),

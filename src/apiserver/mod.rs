@@ -128,6 +128,12 @@ impl ApiServer {
         self.0.epoch.send_modify(|epoch| *epoch += 1);
     }
 
+    /// Forgets what changed so far: whoever watches has to list again.
+    pub fn forget_changes(&self) {
+        self.state().objects.forget_changes();
+        self.end_watches();
+    }
+
     /// How often a verb (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`) was asked
     /// for of a resource.
     pub fn requests(&self, verb: &'static str, resource: &str) -> usize {

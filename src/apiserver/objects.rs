@@ -107,6 +107,13 @@ impl Objects {
         Some(self.changes.range(from..))
     }
 
+    /// Keeps none of the changes so far, nor the version that those who watch know.
+    pub(super) fn forget_changes(&mut self) {
+        self.newest += 1;
+        self.changes.clear();
+        self.forgotten = self.newest;
+    }
+
     /// Puts an object with the next resource version and returns it; `told` to those who watch.
     pub(super) fn put(
         &mut self,

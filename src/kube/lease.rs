@@ -34,8 +34,11 @@ pub const DURATION: Duration = Duration::from_secs(40);
 pub const RENEW: Duration = Duration::from_secs(10);
 /// The holder that could not renew for this long stops: well before others may take over.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// Between tries that failed.
+/// Between tries that failed, doubled up to the longest.
 const RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Who gave the Lease back because it could not do the work leaves it to others for this long.
+const SIT_OUT: Duration = Duration::from_secs(30);
 /// Candidates wait up to this long once a Lease may be taken, so that not all try at once.
 const CROWD: Duration = Duration::from_secs(5);
 /// One request.
@@ -110,12 +113,14 @@ impl Lease {
     pub async fn watch(self) {
         let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let mut last_beat = None;
+        let mut found = false;
         watcher(self.api.clone(), config)
             .default_backoff()
             .inspect_err(|error| warn!(%error, "watch of the Lease failed; it goes on"))
             .for_each(|event| {
                 match event {
                     Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+                        found = true;
                         let beat = lease.annotations().get(BEAT).cloned();
                         // What the first look shows may be old.
                         if beat.is_some() && beat != last_beat && self.seen.borrow().listed {
@@ -125,10 +130,14 @@ impl Lease {
                         self.saw(Some(lease));
                     }
                     Ok(watcher::Event::Delete(_)) => self.saw(None),
+                    Ok(watcher::Event::Init) => found = false,
                     Ok(watcher::Event::InitDone) => {
+                        if !found {
+                            self.saw(None);
+                        }
                         self.seen.send_modify(|seen| seen.listed = true);
                     }
-                    Ok(watcher::Event::Init) | Err(_) => {}
+                    Err(_) => {}
                 }
                 std::future::ready(())
             })
@@ -167,7 +176,12 @@ impl Lease {
             let mut lease = lease;
             tokio::select! {
                 () = self.keep(&mut lease, beat) => warn!("the Lease is lost: stops asking for all nodes"),
-                () = work() => {}
+                () = work() => {
+                    // It cannot do it: another one may try, and is given the time for it.
+                    self.release(lease).await;
+                    stop.run_until_cancelled(sleep(SIT_OUT)).await;
+                    continue;
+                }
                 () = stop.cancelled() => {}
             }
             if stop.is_cancelled() {
@@ -179,6 +193,7 @@ impl Lease {
     /// Waits until the Lease may be taken, and takes it.
     async fn acquire(&self) -> coordination::Lease {
         let mut seen = self.seen.subscribe();
+        let mut retry = RETRY;
         loop {
             let now = Instant::now();
             let (free_at, known) = {
@@ -201,7 +216,8 @@ impl Lease {
                         Ok(lease) => return lease,
                         Err(error) => {
                             debug!(%error, "the Lease was not taken");
-                            sleep(RETRY + self.jitter.up_to(RETRY)).await;
+                            sleep(retry + self.jitter.up_to(retry)).await;
+                            retry = (retry * 2).min(LONGEST_RETRY);
                         }
                     }
                 }
@@ -276,37 +292,60 @@ impl Lease {
 
     /// Renews until that has failed for too long, or somebody else holds it.
     async fn keep(&self, lease: &mut coordination::Lease, beat: &Beat) {
-        let mut renewed = Instant::now();
-        let mut wait = self.renew;
-        while Instant::now() + wait < renewed + GIVE_UP {
-            sleep(wait).await;
-            let begun = Instant::now();
-            let mut next = lease.clone();
-            let now = self.clock.now();
-            if let Some(spec) = &mut next.spec {
-                spec.renew_time = Some(MicroTime(now));
+        let mut seen = self.seen.subscribe();
+        let (mut renewed, mut wait) = (Instant::now(), self.renew);
+        loop {
+            let begun = tokio::time::timeout_at(renewed + GIVE_UP, async {
+                self.wait(wait, &mut seen).await;
+                let begun = Instant::now();
+                self.renew(lease, beat).await.then_some(begun)
+            });
+            match begun.await {
+                Ok(Some(begun)) => (renewed, wait) = (begun, self.renew),
+                Ok(None) => wait = RETRY,
+                Err(_) => return,
             }
-            if beat.is_set() {
-                next.annotations_mut()
-                    .insert(BEAT.to_owned(), now.to_string());
+            if holder(lease) != self.holder {
+                return;
             }
-            match self.replace(&next).await {
-                Ok(renewal) => {
-                    *lease = renewal;
-                    renewed = begun;
-                    wait = self.renew;
+        }
+    }
+
+    /// Waits so long, or until the watch shows another holder.
+    async fn wait(&self, time: Duration, seen: &mut watch::Receiver<Seen>) {
+        let other = seen.wait_for(|seen| {
+            let holder = seen.lease.as_ref().map(holder);
+            // What the watch shows at first may be from before this one took it.
+            holder.is_some_and(|holder| !holder.is_empty() && holder != self.holder)
+                && seen.at.is_some_and(|at| at.elapsed() < RETRY)
+        });
+        // The time being over is what is expected.
+        let _ = timeout(time, other).await;
+    }
+
+    /// Renews once; returns whether that was done. What stands there otherwise is taken over.
+    async fn renew(&self, lease: &mut coordination::Lease, beat: &Beat) -> bool {
+        let mut next = lease.clone();
+        let now = self.clock.now();
+        if let Some(spec) = &mut next.spec {
+            spec.renew_time = Some(MicroTime(now));
+        }
+        if beat.is_set() {
+            next.annotations_mut()
+                .insert(BEAT.to_owned(), now.to_string());
+        }
+        match self.replace(&next).await {
+            Ok(renewal) => {
+                *lease = renewal;
+                true
+            }
+            Err(error) => {
+                warn!(error, "the Lease could not be renewed");
+                // Perhaps somebody else took it, or only the answer was lost.
+                if let Ok(current) = answer(timeout(REQUEST, self.api.get(NAME)).await) {
+                    *lease = current;
                 }
-                Err(error) => {
-                    warn!(error, "the Lease could not be renewed");
-                    wait = RETRY;
-                    // Perhaps the renewal was made, and only its answer lost.
-                    if let Ok(current) = answer(timeout(REQUEST, self.api.get(NAME)).await) {
-                        if holder(&current) != self.holder {
-                            return;
-                        }
-                        *lease = current;
-                    }
-                }
+                false
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{self as core, ContainerStatus};
@@ -11,8 +12,11 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
+/// How long a pod that vanished is remembered.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// Name of the Secrets Store CSI Driver.
 const DRIVER: &str = "secrets-store.csi.k8s.io";
 
@@ -36,10 +40,39 @@ pub struct LivePod {
     pub volumes: BTreeMap<String, CsiVolume>,
 }
 
+#[derive(Default)]
+struct Known {
+    by_uid: HashMap<String, LivePod>,
+    vanished: HashMap<String, Instant>,
+}
+
+impl Known {
+    fn remove(&mut self, uid: &str) {
+        let now = Instant::now();
+        self.vanished
+            .retain(|_, at| now.duration_since(*at) < REMEMBERED);
+        if self.by_uid.remove(uid).is_some_and(|pod| pod.runs) {
+            self.vanished.insert(uid.to_owned(), now);
+        }
+    }
+
+    /// What a list says: what is not in it was removed.
+    fn replace(&mut self, fresh: HashMap<String, LivePod>) {
+        let gone: Vec<String> = (self.by_uid.keys())
+            .filter(|uid| !fresh.contains_key(*uid))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.remove(&uid);
+        }
+        self.by_uid = fresh;
+    }
+}
+
 /// The pods of one node, watched. Clones share it.
 #[derive(Clone)]
 pub struct Pods {
-    by_uid: Arc<Mutex<HashMap<String, LivePod>>>,
+    known: Arc<Mutex<Known>>,
     ready: watch::Receiver<bool>,
     changes: watch::Receiver<u64>,
 }
@@ -47,11 +80,11 @@ pub struct Pods {
 impl Pods {
     /// Starts the watch of a node's pods; it lives as long as the future is polled.
     pub fn watch(client: Client, node: &str) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let by_uid = Arc::new(Mutex::new(HashMap::new()));
+        let known = Arc::new(Mutex::new(Known::default()));
         let (is_ready, ready) = watch::channel(false);
         let (changed, changes) = watch::channel(0);
         let pods = Self {
-            by_uid: Arc::clone(&by_uid),
+            known: Arc::clone(&known),
             ready,
             changes,
         };
@@ -62,16 +95,16 @@ impl Pods {
             .default_backoff()
             .inspect_err(|error| warn!(%error, "watch of this node's pods failed; it goes on"))
             .for_each(move |event| {
-                let mut known = by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
                     Err(_) => {}
                     Ok(watcher::Event::Init) => fresh.clear(),
                     Ok(watcher::Event::InitApply(pod)) => take(&mut fresh, &pod),
                     Ok(watcher::Event::InitDone) => {
-                        *known = std::mem::take(&mut fresh);
+                        known.replace(std::mem::take(&mut fresh));
                         is_ready.send_replace(true);
                     }
-                    Ok(watcher::Event::Apply(pod)) => take(&mut known, &pod),
+                    Ok(watcher::Event::Apply(pod)) => take(&mut known.by_uid, &pod),
                     Ok(watcher::Event::Delete(pod)) => {
                         known.remove(&pod.uid().unwrap_or_default());
                     }
@@ -95,18 +128,26 @@ impl Pods {
 
     /// A pod; `None` where it is gone, or has no volume of the driver's.
     pub fn get(&self, uid: &str) -> Option<LivePod> {
-        self.lock().get(uid).cloned()
+        self.lock().by_uid.get(uid).cloned()
     }
 
-    /// The volume that kubelet mounts at `target_path`, if its pod is there to stay.
+    /// How long ago a pod vanished whose containers still ran as far as was known: one deleted by
+    /// force. `None` for any other.
+    pub fn vanished(&self, uid: &str) -> Option<Duration> {
+        let known = self.lock();
+        known.vanished.get(uid).map(Instant::elapsed)
+    }
+
+    /// The volume that kubelet mounted at `target_path`, if its pod runs, and is there to stay. One
+    /// that does not run yet may be about to be mounted, or its mount be taken back.
     pub fn volume(&self, uid: &str, target_path: &str) -> Option<CsiVolume> {
         let pods = self.lock();
-        let pod = pods.get(uid).filter(|pod| pod.stays)?;
+        let pod = pods.by_uid.get(uid).filter(|pod| pod.stays && pod.runs)?;
         pod.volumes.get(volume_name(target_path)?).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, LivePod>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::store::{Key, LastGood, Selector, Store, Version};
 
 /// Objects of one mount that are asked for at once; the client's rate limit is below that.
 const CONCURRENCY: usize = 32;
+/// A leader's word that it is gone is good for as long as any interval may be.
+const ANY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the cloud is waited for where a value from before may stand in.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Part of the time left that the first region may use where there is a second.
@@ -51,6 +53,10 @@ pub async fn fetch(
     let mut found: Vec<Option<Result<Fetched, ObjectError>>> = (plan.keys.iter().zip(max_ages))
         .zip(&plan.objects)
         .map(|((key, max_age), planned)| {
+            // What may be missing goes when the leader says that it is gone.
+            if planned.object.optional && max_age.is_none() && store.is_gone(key, ANY_INTERVAL) {
+                return Some(Ok(fetched(planned, &plan.caller, None)));
+            }
             store
                 .peek(key, *max_age)
                 .map(|v| Ok(fetched(planned, &plan.caller, Some(v))))

@@ -336,6 +336,17 @@ impl Volumes {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Forgets volumes that nobody asked for within `age`, but for those of pods that are `there`.
+    pub fn prune(&self, age: Duration, there: impl Fn(&str) -> bool) {
+        let now = Instant::now();
+        let mut filled = self.lock();
+        let before = filled.len();
+        filled.retain(|id, volume| now.duration_since(volume.asked) < age || there(&id.pod_uid));
+        if filled.len() < before {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets volumes of pods that are gone. To be called now and then.
     pub fn sweep(&self) {
         let now = Instant::now();

@@ -1,35 +1,36 @@
 //! The leader: asks for each secret once an interval, for all nodes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use kube::Client;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
 
-use super::ask::{self, Way};
-use super::plan::{Followed, Planner, SecretId, Wanted};
-use super::{Parts, write};
+use super::ask::Way;
+use super::plan::{Planner, SecretId, Wanted};
+use super::question::{Done, QUESTION, Question};
+use super::{Parts, question, write};
 use crate::cloud::Cloud;
-use crate::kube::{Beat, SecretRevision, SecretRevisionSpec, SecretRevisionStatus, Usage};
+use crate::kube::{Beat, Usage};
 use crate::provider::ROTATION_FAILED;
 
 /// Questions under way at once; how many there are in a second is the client's limit.
 const AT_ONCE: usize = 32;
-/// One question, its retries included.
-const QUESTION: Duration = Duration::from_secs(30);
 /// Changes of classes and pods within this time make one new plan.
 const PLAN_AFTER: Duration = Duration::from_millis(500);
 /// What could not be written is tried again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 /// A SecretRevision that nobody follows for this long is deleted.
 const UNUSED: Duration = Duration::from_secs(10 * 60);
+/// A question that is this part of its interval late takes the beat back.
+const TOO_LATE: u32 = 2;
+/// Intervals without any answer of the cloud, after which another node may try.
+const CUT_OFF: u32 = 3;
 /// For this long a better way, that was not allowed, is not tried again.
 const WAY_LASTS: Duration = Duration::from_secs(60 * 60);
-const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// A secret that is asked for.
 struct Entry {
@@ -40,21 +41,6 @@ struct Entry {
     confirmed: bool,
 }
 
-/// What is written of secrets, by the objects' names.
-type Written = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
-
-/// The end of a question.
-struct Done {
-    id: SecretId,
-    way: Way,
-    /// What stands in the SecretRevisions now, where it was written.
-    written: Vec<(SecretRevisionSpec, SecretRevisionStatus)>,
-    /// What began to fail, for the classes' Events.
-    failing: Vec<String>,
-    /// Whether something could not be written.
-    unwritten: bool,
-}
-
 struct Leader<'a> {
     parts: &'a Parts,
     client: Client,
@@ -63,21 +49,27 @@ struct Leader<'a> {
     usage: Usage,
     planner: Planner,
     entries: BTreeMap<SecretId, Entry>,
-    written: Written,
+    written: write::Written,
     /// SecretRevisions that nobody follows, since when.
     unused: HashMap<String, Instant>,
-    ways: HashMap<(String, Option<String>), (Way, Instant)>,
+    ways: HashMap<SecretId, (Way, Instant)>,
     tasks: JoinSet<Done>,
+    running: HashMap<Id, SecretId>,
+    /// Since when the cloud is asked without any answer.
+    unanswered: Option<Instant>,
+    /// Until when the fetches of earlier changes go on, on all nodes together.
+    fetching: Arc<Mutex<Instant>>,
 }
 
-/// Asks until it is dropped; nothing goes on after that.
+/// Asks until it is dropped, after which nothing goes on, or until the cloud does not answer for so
+/// long that another node should try.
 pub(super) async fn lead(parts: &Parts, client: Client, cloud: Cloud, beat: &Beat) {
     let (usage, watching) = Usage::watch(client.clone());
     let _is_leader = parts.metrics.leads();
     let work = async {
         usage.ready().await;
         parts.classes.ready().await;
-        let written = written(&client).await;
+        let written = write::written(&client).await;
         let leader = Leader {
             parts,
             client,
@@ -90,6 +82,9 @@ pub(super) async fn lead(parts: &Parts, client: Client, cloud: Cloud, beat: &Bea
             unused: HashMap::new(),
             ways: HashMap::new(),
             tasks: JoinSet::new(),
+            running: HashMap::new(),
+            unanswered: None,
+            fetching: Arc::new(Mutex::new(Instant::now())),
         };
         leader.run().await;
     };
@@ -99,42 +94,32 @@ pub(super) async fn lead(parts: &Parts, client: Client, cloud: Cloud, beat: &Bea
     }
 }
 
-/// What former leaders left.
-async fn written(client: &Client) -> Written {
-    let api: Api<SecretRevision> = Api::all(client.clone());
-    loop {
-        match api.list(&ListParams::default()).await {
-            Ok(list) => {
-                let known =
-                    |r: SecretRevision| (r.name_any(), (r.spec, r.status.unwrap_or_default()));
-                return list.into_iter().map(known).collect();
-            }
-            Err(error) => {
-                warn!(%error, "SecretRevisions cannot be listed; trying again");
-                sleep(TRY_AGAIN).await;
-            }
-        }
-    }
-}
-
 impl Leader<'_> {
     async fn run(mut self) {
         let (mut classes, mut pods) = (self.parts.classes.changes(), self.usage.changes());
+        let mut deletions = self.parts.deletions.subscribe();
         self.plan().await;
         let mut plan_at = Instant::now() + UNUSED;
         loop {
             self.start_due();
             let now = Instant::now();
             self.parts.metrics.behind(self.earliest(), now);
-            self.beat
-                .set(self.entries.values().all(|entry| entry.confirmed));
+            self.beat.set(self.is_all_confirmed(now));
+            if self.is_cut_off(now) {
+                warn!("CSMS does not answer this node: another one may lead");
+                return;
+            }
             let room = self.tasks.len() < AT_ONCE;
             let next = self.earliest().filter(|_| room).unwrap_or(plan_at);
             tokio::select! {
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(done) => self.take(done),
-                    Err(error) => warn!(%error, "a question ended in a panic"),
+                Some(done) = self.tasks.join_next_with_id() => match done {
+                    Ok((task, done)) => {
+                        self.running.remove(&task);
+                        self.take(done);
+                    }
+                    Err(error) => self.ask_again(error.id()),
                 },
+                _ = deletions.changed() => self.look_for_deleted().await,
                 _ = classes.changed() => plan_at = plan_at.min(now + PLAN_AFTER),
                 _ = pods.changed() => plan_at = plan_at.min(now + PLAN_AFTER),
                 () = sleep_until(next.min(plan_at)) => {}
@@ -142,6 +127,56 @@ impl Leader<'_> {
             if Instant::now() >= plan_at {
                 self.plan().await;
                 plan_at = Instant::now() + UNUSED;
+            }
+        }
+    }
+
+    /// Whether each secret was asked for within its interval or a little more, and what moved written.
+    /// Where there are more secrets than the limit lets through, that takes as long as it takes.
+    fn is_all_confirmed(&self, now: Instant) -> bool {
+        let round = Duration::from_secs(
+            (self.entries.len() as u64).div_ceil(self.parts.config.qps.get().into()),
+        );
+        self.entries.values().all(|entry| {
+            let interval = entry.wanted.interval.max(round);
+            entry.confirmed && now < entry.due + interval / TOO_LATE + QUESTION
+        })
+    }
+
+    fn is_cut_off(&self, now: Instant) -> bool {
+        let shortest = self
+            .entries
+            .values()
+            .map(|entry| entry.wanted.interval)
+            .min();
+        shortest.is_some_and(|interval| {
+            let since = self.unanswered.map(|since| now.duration_since(since));
+            since.is_some_and(|since| since > interval * CUT_OFF)
+        })
+    }
+
+    /// After a panic.
+    fn ask_again(&mut self, task: Id) {
+        warn!("a question ended in a panic: a bug, please report it");
+        let id = self.running.remove(&task);
+        if let Some(entry) = id.and_then(|id| self.entries.get_mut(&id)) {
+            entry.under_way = false;
+            entry.confirmed = false;
+            entry.due = Instant::now() + WRITE_AGAIN;
+        }
+    }
+
+    /// Somebody deleted SecretRevisions: what is followed is written anew.
+    async fn look_for_deleted(&mut self) {
+        self.written = write::written(&self.client).await;
+        let now = Instant::now();
+        for (id, entry) in &mut self.entries {
+            let missing = |followed| {
+                let spec = write::spec(id, followed, entry.wanted.interval);
+                !self.written.contains_key(&spec.object_name())
+            };
+            if entry.wanted.followed.keys().any(missing) {
+                entry.due = now;
             }
         }
     }
@@ -266,9 +301,9 @@ impl Leader<'_> {
             return;
         };
         entry.under_way = true;
+        self.unanswered.get_or_insert_with(Instant::now);
         let wanted = entry.wanted.clone();
-        let place = (id.region.clone(), id.project.clone());
-        let way = match self.ways.get(&place) {
+        let began = match self.ways.get(&id) {
             Some((way, at)) if at.elapsed() < WAY_LASTS => *way,
             _ => Way::List,
         };
@@ -282,31 +317,37 @@ impl Leader<'_> {
                 )
             })
             .collect();
-        let (client, cloud) = (self.client.clone(), self.cloud.clone());
-        let clock = self.parts.clock.clone();
-        let question = async move {
-            let followed: Vec<Followed> = wanted.followed.keys().cloned().collect();
-            let deadline = Instant::now() + QUESTION.min(wanted.interval);
-            let (answers, way) =
-                ask::ask(&cloud, &wanted.caller, &id.secret, &followed, way, deadline).await;
-            let now = clock.now().to_string();
-            tell(client, id, wanted, old, answers, way, now).await
+        let question = Question {
+            client: self.client.clone(),
+            cloud: self.cloud.clone(),
+            clock: self.parts.clock.clone(),
+            fetching: Arc::clone(&self.fetching),
+            id: id.clone(),
+            wanted,
+            old,
+            began,
         };
-        self.tasks.spawn(question);
+        let task = self.tasks.spawn(question.put());
+        self.running.insert(task.id(), id);
     }
 
     fn take(&mut self, done: Done) {
-        let place = (done.id.region.clone(), done.id.project.clone());
-        let known = self.ways.get(&place).map(|(way, _)| *way);
-        if done.way > known.unwrap_or_default() {
-            let (way, region) = (done.way, &done.id.region);
-            info!(
-                ?way,
-                region, "the right csms:secretVersion:list is missing: asks in another way"
-            );
+        let now = Instant::now();
+        if done.answered {
+            self.unanswered = None;
         }
-        if known != Some(done.way) {
-            self.ways.insert(place, (done.way, Instant::now()));
+        match done.way {
+            Some(way) if way > done.began => {
+                let secret = &done.id.secret;
+                info!(
+                    ?way,
+                    secret, "csms:secretVersion:list is not allowed: asks in another way"
+                );
+                self.ways.insert(done.id.clone(), (way, now));
+            }
+            Some(_) => {}
+            // Nothing is allowed now: perhaps all is, later.
+            None => drop(self.ways.remove(&done.id)),
         }
         for (spec, status) in done.written {
             self.written.insert(spec.object_name(), (spec, status));
@@ -317,11 +358,14 @@ impl Leader<'_> {
         entry.under_way = false;
         entry.confirmed = !done.unwritten;
         let interval = entry.wanted.interval;
-        entry.due = Instant::now()
+        entry.due = now
             + if done.unwritten {
                 WRITE_AGAIN
+            } else if !done.followed.iter().eq(entry.wanted.followed.keys()) {
+                // Planned while the question was under way.
+                Duration::ZERO
             } else {
-                until_next(&done.id, interval, self.parts.clock.now().as_millisecond())
+                question::until_next(&done.id, interval, self.parts.clock.now().as_millisecond())
             };
         if let Some(events) = self.parts.provider.events() {
             for cause in done.failing {
@@ -332,67 +376,4 @@ impl Leader<'_> {
             }
         }
     }
-}
-
-/// Writes what moved.
-async fn tell(
-    client: Client,
-    id: SecretId,
-    wanted: Wanted,
-    old: BTreeMap<Followed, (SecretRevisionSpec, Option<SecretRevisionStatus>)>,
-    answers: ask::Answers,
-    way: Way,
-    now: String,
-) -> Done {
-    let mut done = Done {
-        id,
-        way,
-        written: Vec::new(),
-        failing: Vec::new(),
-        unwritten: false,
-    };
-    for (followed, answer) in answers {
-        let Some((spec, known)) = old.get(&followed) else {
-            continue;
-        };
-        let pods = wanted.followed.get(&followed).copied().unwrap_or(0);
-        let before = known.clone().unwrap_or_default();
-        let Some(status) = write::next(&before, &answer, pods, wanted.nodes, &now) else {
-            continue;
-        };
-        let (secret, version) = (&spec.secret, &status.version);
-        match (&answer, &before.version) {
-            (Ok(_), Some(old)) if Some(old) != version.as_ref() => {
-                info!(secret, old, version, "moved");
-            }
-            (Ok(_), None) => info!(secret, version, "is looked after"),
-            (Ok(_), Some(_)) => debug!(secret, version, "written again"),
-            (Err(error), _) if before.ready().is_some_and(|b| b.status == "False") => {
-                debug!(secret, %error, "still cannot be asked for");
-            }
-            (Err(error), _) => {
-                warn!(secret, %error, "cannot be asked for");
-                done.failing.push(error.to_string());
-            }
-        }
-        match write::write(&client, spec, known.is_some(), &status).await {
-            Ok(()) => done.written.push((spec.clone(), status)),
-            Err(error) => {
-                warn!(error, secret, "a SecretRevision could not be written");
-                done.unwritten = true;
-            }
-        }
-    }
-    done
-}
-
-/// Each secret has a place of its own in the interval, the same for every leader, so that questions
-/// are spread evenly over it.
-fn until_next(id: &SecretId, interval: Duration, now: i64) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    let interval = (interval.as_millis() as u64).max(1);
-    let place = hasher.finish() % interval;
-    let earliest = (now.unsigned_abs() + interval / 2) % interval;
-    Duration::from_millis(interval / 2 + (place + interval - earliest) % interval)
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -25,10 +26,12 @@ use crate::provider::Provider;
 mod ask;
 mod driver;
 mod leader;
+mod listen;
 mod measure;
 mod node;
 mod nudge;
 mod plan;
+mod question;
 mod write;
 
 use driver::Driver;
@@ -38,6 +41,9 @@ use nudge::Nudger;
 
 /// Where the limit of the leader's questions is set.
 const QPS_FLAG: &str = "--rotation-qps";
+
+/// How often it is looked whether a pod ended, if nothing tells of it.
+const CLEAN: Duration = Duration::from_secs(10);
 
 /// What rotation is told.
 #[derive(Clone, Debug)]
@@ -88,6 +94,8 @@ struct Parts {
     metrics: Measure,
     /// Something may have moved.
     look_again: Notify,
+    /// Moves when a SecretRevision was deleted.
+    deletions: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
@@ -138,11 +146,12 @@ pub async fn run(config: Config, with: With, stop: CancellationToken) {
         jitter,
         metrics: Measure::new(&metrics),
         look_again: Notify::new(),
+        deletions: watch::Sender::new(0),
         stop: stop.clone(),
     });
 
     let nudger = nudger(&parts, &client);
-    parts.spawn(node::listen(Arc::clone(&parts), client.clone()));
+    parts.spawn(listen::listen(Arc::clone(&parts), client.clone()));
     parts.spawn(lease.clone().watch());
     parts.spawn(hear_beats(Arc::clone(&parts), lease.clone()));
     parts.spawn(Node::new(Arc::clone(&parts), nudger).run());
@@ -167,7 +176,11 @@ fn nudger(parts: &Arc<Parts>, client: &Client) -> Option<Arc<Nudger>> {
     let cleaner = Arc::clone(&nudger);
     let of = Arc::clone(parts);
     parts.spawn(async move {
-        while changes.changed().await.is_ok() {
+        loop {
+            let changed = timeout(CLEAN, changes.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return;
+            }
             cleaner.clean_ended(&of).await;
             of.look_again.notify_one();
         }

@@ -1,108 +1,37 @@
-//! A node: hears what the leader says, fetches what moved, asks for itself where nobody else does,
-//! and sees to it that every volume gets what was fetched.
+//! A node: fetches what moved, asks for itself where nobody else does, and sees to it that every volume gets what was fetched.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::Parts;
 use super::nudge::Nudger;
-use super::{Parts, write};
 use crate::cloud::Caller;
 use crate::kube::events::Weight;
-use crate::kube::{SecretRevision, SecretRevisionSpec};
 use crate::provider::ROTATION_FAILED;
-use crate::store::{Key, Selector, Standing, Subject};
+use crate::store::{Key, Selector, Standing};
 
 /// How often everything is looked at, whether or not something happened.
 const TICK: Duration = Duration::from_secs(2);
-/// A move that the first list tells of was a while before this process, unless it was within this
-/// time: clocks that differ by more cannot sign.
-const LATELY: Duration = Duration::from_secs(10 * 60);
 /// One fetch, its retries included.
 const FETCH: Duration = Duration::from_secs(45);
+/// A volume whose pod is not there is forgotten after this time: kubelet asks every 60 to 90 s for
+/// those that it has (static pods have another UID there than here).
+const GONE_AFTER: Duration = Duration::from_secs(5 * 60);
+/// The same where pods cannot be seen, and the driver may pass on less.
+const UNSEEN_GONE_AFTER: Duration = Duration::from_secs(60 * 60);
 /// The first wait after a fetch that failed; it doubles.
 const WAIT: Duration = Duration::from_secs(5);
-/// The longest wait after a "no".
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
-
-/// Keeps the store's words up to date, for as long as it is polled.
-pub(super) async fn listen(parts: Arc<Parts>, client: Client) {
-    let born = Instant::now();
-    let api: Api<SecretRevision> = Api::all(client);
-    let mut known: HashMap<String, SecretRevisionSpec> = HashMap::new();
-    let mut listed = HashSet::new();
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .inspect_err(|error| warn!(%error, "watch of SecretRevisions failed; it goes on"))
-        .for_each(|event| {
-            match event {
-                Err(_) => {}
-                Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(revision)) => {
-                    let name = revision.name_any();
-                    let at = match known.contains_key(&name) || lately(&parts, &revision) {
-                        true => Instant::now(),
-                        false => born,
-                    };
-                    hear(&parts, &revision, at);
-                    listed.insert(name.clone());
-                    known.insert(name, revision.spec);
-                }
-                Ok(watcher::Event::InitDone) => known.retain(|name, spec| {
-                    let there = listed.contains(name);
-                    if !there {
-                        parts.provider.store().unhear(subject(spec));
-                    }
-                    there
-                }),
-                Ok(watcher::Event::Apply(revision)) => {
-                    hear(&parts, &revision, Instant::now());
-                    known.insert(revision.name_any(), revision.spec);
-                }
-                Ok(watcher::Event::Delete(revision)) => {
-                    parts.provider.store().unhear(subject(&revision.spec));
-                    known.remove(&revision.name_any());
-                }
-            }
-            parts.look_again.notify_one();
-            std::future::ready(())
-        })
-        .await;
-}
-
-fn lately(parts: &Parts, revision: &SecretRevision) -> bool {
-    let changed = revision.status.as_ref().and_then(|s| s.changed.as_deref());
-    let changed = changed.and_then(|text| text.parse::<Timestamp>().ok());
-    changed.is_none_or(|at| parts.clock.now().duration_since(at).unsigned_abs() < LATELY)
-}
-
-fn hear(parts: &Parts, revision: &SecretRevision, at: Instant) {
-    if let Some(status) = &revision.status {
-        let store = parts.provider.store();
-        store.hear(subject(&revision.spec), write::word(status), at);
-    }
-}
-
-fn subject(spec: &SecretRevisionSpec) -> Subject<'_> {
-    Subject {
-        region: &spec.region,
-        project: spec.project.as_deref(),
-        secret: &spec.secret,
-        stage: spec.stage.as_deref(),
-    }
-}
+/// The longest wait after a "no", or one interval where that is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// Fetches of a key that failed.
 struct Trouble {
     count: u32,
+    tried: Instant,
     again: Instant,
     since: Instant,
     cause: String,
@@ -119,6 +48,29 @@ struct State {
     told: HashSet<Key>,
     /// Since when something that moved is not in all volumes.
     lagging_since: Option<Instant>,
+}
+
+impl State {
+    /// Notes how a fetch failed, with the longest wait until the next, or that it did not.
+    fn note(&mut self, key: Key, tried: Instant, failed: Option<(Duration, String)>) {
+        let Some((longest, cause)) = failed else {
+            self.trouble.remove(&key);
+            return;
+        };
+        let now = Instant::now();
+        let trouble = self.trouble.entry(key).or_insert(Trouble {
+            count: 0,
+            tried,
+            again: now,
+            since: now,
+            cause: String::new(),
+        });
+        let wait = WAIT.saturating_mul(1 << trouble.count.min(16)).min(longest);
+        trouble.tried = tried;
+        trouble.again = now + wait;
+        trouble.count += 1;
+        trouble.cause = cause;
+    }
 }
 
 /// The work of a node.
@@ -158,13 +110,16 @@ impl Node {
 
     fn look(self: &Arc<Self>) {
         let now = Instant::now();
+        self.prune();
         let mut oldest = Duration::ZERO;
         let (mut failing, mut moving) = (0, false);
         let used = self.used();
         for (key, of) in used.iter() {
             let store = self.parts.provider.store();
             let (standing, confirmed) = store.standing(key, of.interval);
-            oldest = oldest.max(confirmed.map_or(Duration::ZERO, |at| now.duration_since(at)));
+            let age = confirmed.map_or(Duration::ZERO, |at| now.duration_since(at));
+            // As if each class had the common interval, so that one limit of an alert fits all.
+            oldest = oldest.max((age + self.parts.interval).saturating_sub(of.interval));
             moving |= matches!(standing, Standing::Moved { .. });
             failing += i64::from(self.look_at(key, of, standing, now));
         }
@@ -178,6 +133,17 @@ impl Node {
             state.lagging_since.get_or_insert(now);
         } else if let Some(since) = state.lagging_since.take() {
             self.parts.metrics.delivered(now.duration_since(since));
+        }
+    }
+
+    fn prune(&self) {
+        let volumes = self.parts.provider.volumes();
+        match &self.nudger {
+            Some(nudger) if nudger.pods().is_ready() => {
+                volumes.prune(GONE_AFTER, |uid| nudger.pods().get(uid).is_some());
+            }
+            Some(_) => {}
+            None => volumes.prune(UNSEEN_GONE_AFTER, |_| false),
         }
     }
 
@@ -230,13 +196,23 @@ impl Node {
             Standing::Moved { since, spread } => Some((Some(*since), config.spread.max(*spread))),
             Standing::Own => {
                 let checked = self.parts.provider.store().checked(key);
-                let due = checked.is_none_or(|at| now.duration_since(at) >= of.interval);
-                due.then(|| (None, config.spread.min(of.interval / 10)))
+                let age = checked.map_or(of.interval, |at| now.duration_since(at));
+                // Long overdue: the leader fell silent, for all nodes at the same moment.
+                let spread = if age >= of.interval * 3 / 2 {
+                    of.interval
+                } else {
+                    config.spread.min(of.interval / 10)
+                };
+                (age >= of.interval).then_some((None, spread))
             }
         };
         let trouble = match standing {
             Standing::Failing { since, cause } => Some((since, cause)),
-            _ => {
+            Standing::Confirmed => {
+                self.state().trouble.remove(key);
+                None
+            }
+            Standing::Own | Standing::Moved { .. } => {
                 let state = self.state();
                 let trouble = state.trouble.get(key);
                 trouble.map(|trouble| (trouble.since, trouble.cause.clone()))
@@ -271,7 +247,9 @@ impl Node {
     ) {
         {
             let mut state = self.state();
-            let waits = state.trouble.get(key).is_some_and(|t| t.again > now);
+            // What moved since the last try is news: no waiting for it.
+            let waits = |t: &Trouble| t.again > now && since.is_none_or(|since| since < t.tried);
+            let waits = state.trouble.get(key).is_some_and(waits);
             if waits || !state.fetching.insert(key.clone()) {
                 return;
             }
@@ -293,37 +271,30 @@ impl Node {
             };
             let before = store.held(&key);
             let deadline = Instant::now() + FETCH;
+            let tried = Instant::now();
             let result = store.get(&caller, key.clone(), Some(age), deadline).await;
+            let (standing, _) = store.standing(&key, interval);
             let mut state = node.state();
             state.fetching.remove(&key);
-            match result {
+            let failed = match result {
                 Ok(version) => {
-                    state.trouble.remove(&key);
                     if before.is_some_and(|old| old != (version.number(), version.create_time)) {
                         let (secret, version) = (&key.secret, &version.id);
                         info!(secret, version, "a new version");
                         node.parts.metrics.changed();
                     }
+                    matches!(standing, Standing::Moved { .. }).then(|| {
+                        let id = &version.id;
+                        (
+                            interval,
+                            format!("CSMS lists a newer version, and still gives {id}"),
+                        )
+                    })
                 }
-                Err(error) => {
-                    let now = Instant::now();
-                    let trouble = state.trouble.entry(key).or_insert(Trouble {
-                        count: 0,
-                        again: now,
-                        since: now,
-                        cause: String::new(),
-                    });
-                    let longest = if error.kind.is_outage() {
-                        interval
-                    } else {
-                        LONGEST_WAIT.max(interval)
-                    };
-                    let wait = WAIT.saturating_mul(1 << trouble.count.min(16)).min(longest);
-                    trouble.again = now + wait;
-                    trouble.count += 1;
-                    trouble.cause = error.to_string();
-                }
-            }
+                Err(error) if error.kind.is_outage() => Some((interval, error.to_string())),
+                Err(error) => Some((LONGEST_WAIT.max(interval), error.to_string())),
+            };
+            state.note(key, tried, failed);
             drop(state);
             node.parts.look_again.notify_one();
         });

@@ -37,6 +37,9 @@ const WAITS: [Duration; 6] = [
 /// kubelet had taken the volume down.
 const WATCH_FOR_THE_END: Duration = Duration::from_secs(10 * 60);
 
+/// A pod that was deleted by force may run on for a while.
+const FORCED: Duration = Duration::from_secs(60);
+
 /// How a nudge ended, for the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -89,6 +92,10 @@ impl Nudger {
             places: Semaphore::new(AT_ONCE),
             state: Mutex::default(),
         }
+    }
+
+    pub(super) fn pods(&self) -> &Pods {
+        &self.pods
     }
 
     /// Settings that a volume's class has now, under what its pod puts over them; `None` where the
@@ -244,7 +251,10 @@ impl Nudger {
     /// Gone, or ending with no container left that could use its files: kubelet has taken its
     /// volumes down, or is about to.
     fn has_ended(&self, uid: &str) -> bool {
-        self.pods.get(uid).is_none_or(|pod| !pod.stays && !pod.runs)
+        match self.pods.get(uid) {
+            Some(pod) => !pod.stays && !pod.runs,
+            None => self.pods.vanished(uid).is_none_or(|for_| for_ >= FORCED),
+        }
     }
 
     /// Cleans up after pods that ended a while after a call.
@@ -271,7 +281,17 @@ impl Nudger {
         for id in called.into_keys() {
             match self.driver.unpublish(&id.target_path).await {
                 Ok(()) => info!(target = id.target_path, "cleaned up after a pod that ended"),
-                Err(error) => warn!(target = id.target_path, %error, "could not clean up"),
+                Err(error) => {
+                    warn!(target = id.target_path, %error, "could not clean up; tried again");
+                    let uid = id.pod_uid.clone();
+                    let mut state = self.state();
+                    state
+                        .called
+                        .entry(uid)
+                        .or_default()
+                        .insert(id, Instant::now());
+                    continue;
+                }
             }
             parts.provider.volumes().forget(&id);
         }

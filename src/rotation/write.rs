@@ -1,14 +1,17 @@
 //! SecretRevisions: what is written of a secret, and when it is worth a write.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::plan::{Followed, SecretId};
 use crate::cloud::ApiError;
+use crate::interval::RotationPollInterval;
 use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
 use crate::store::{Found, Word};
 
@@ -17,9 +20,15 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// What is fetched in a second by all nodes together after a change, on the average: nodes choose
 /// their moments by chance, and the account's documented limit is 20.
 const FETCHES_PER_SECOND: u32 = 10;
+/// Where an interval cannot be read: somebody else wrote it.
+const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a number of pods is good enough.
 const COUNT_AFTER: Duration = Duration::from_secs(5 * 60);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 const CONFIRMED: &str = "Confirmed";
+
+/// What is written of secrets, by the objects' names.
+pub(super) type Written = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
 
 pub(super) fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
     SecretRevisionSpec {
@@ -41,18 +50,22 @@ pub(super) fn found(status: &SecretRevisionStatus) -> Option<Found> {
 }
 
 /// What a node takes from it.
-pub(super) fn word(status: &SecretRevisionStatus) -> Word {
+pub(super) fn word(spec: &SecretRevisionSpec, status: &SecretRevisionStatus) -> Word {
     let failing = status.ready().filter(|ready| ready.status != "True");
     Word {
         found: found(status),
         failing: failing.map(|ready| (ready.reason.clone(), ready.message.clone())),
         spread: Duration::from_secs(status.spread_seconds.unwrap_or(0).into()),
+        interval: spec
+            .interval
+            .parse()
+            .map_or(INTERVAL, RotationPollInterval::into),
     }
 }
 
-/// Over how many seconds so many nodes fetch.
-pub(super) fn spread(nodes: u32) -> u32 {
-    nodes.div_ceil(FETCHES_PER_SECOND)
+/// How long so many nodes take to fetch.
+pub(super) fn fetches(nodes: u32) -> Duration {
+    Duration::from_secs(1) * nodes / FETCHES_PER_SECOND
 }
 
 /// The status after a question, or `None` where there is nothing to write.
@@ -60,7 +73,6 @@ pub(super) fn next(
     old: &SecretRevisionStatus,
     answer: &Result<Found, ApiError>,
     pods: u32,
-    nodes: u32,
     now: &str,
 ) -> Option<SecretRevisionStatus> {
     let (is_ready, reason, message) = match answer {
@@ -94,7 +106,7 @@ pub(super) fn next(
         new.current.clone_from(&found.current);
         new.created = found.created;
         new.changed = Some(now.to_owned());
-        new.spread_seconds = Some(spread(nodes));
+        new.spread_seconds = None;
     }
     Some(new)
 }
@@ -109,6 +121,24 @@ fn is_worth_counting(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
         .zip(time(now))
         .map(|(at, now)| now.duration_since(at));
     before.abs_diff(pods) > before / 10 && age.is_none_or(|age| age.unsigned_abs() >= COUNT_AFTER)
+}
+
+/// What former leaders left.
+pub(super) async fn written(client: &Client) -> Written {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    loop {
+        match api.list(&ListParams::default()).await {
+            Ok(list) => {
+                let known =
+                    |r: SecretRevision| (r.name_any(), (r.spec, r.status.unwrap_or_default()));
+                return list.into_iter().map(known).collect();
+            }
+            Err(error) => {
+                warn!(%error, "SecretRevisions cannot be listed; trying again");
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
 }
 
 /// Writes a status, with its object where that is missing.

@@ -57,9 +57,13 @@ pub struct Version {
 impl Version {
     /// The number in its id, which is `v` and digits; 0 for anything else.
     pub fn number(&self) -> u32 {
-        let digits = self.id.strip_prefix('v');
-        digits.and_then(|d| d.parse().ok()).unwrap_or(0)
+        version_number(&self.id)
     }
+}
+
+fn version_number(id: &str) -> u32 {
+    let digits = id.strip_prefix('v');
+    digits.and_then(|d| d.parse().ok()).unwrap_or(0)
 }
 
 /// What is left where the cloud cannot be asked.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::shelf::Held;
-use super::{Key, Selector, Store};
+use super::{Key, Selector, Store, version_number};
 
 /// Kinds of failures that are the leader's own, so that another node may fare better.
 const LEADERS_OWN: [&str; 5] = [
@@ -21,6 +21,9 @@ const LEADERS_OWN: [&str; 5] = [
     "ClockSkew",
     "Configuration",
 ];
+
+/// Kinds of failures that are facts about the secret: a "no" to every identity.
+const REFUSALS: [&str; 2] = ["NotFound", "Disabled"];
 
 /// A secret that pods follow by `latest` or by a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +58,19 @@ pub struct Word {
     pub failing: Option<(String, String)>,
     /// Over what time nodes spread their fetches.
     pub spread: Duration,
+    /// How often it is asked for.
+    pub interval: Duration,
+}
+
+impl Word {
+    fn is_gone(&self) -> bool {
+        matches!(&self.failing, Some((kind, _)) if kind == "NotFound")
+    }
+
+    fn is_refusal(&self) -> bool {
+        let kind = self.failing.as_ref().map(|(kind, _)| kind.as_str());
+        kind.is_some_and(|kind| REFUSALS.contains(&kind))
+    }
 }
 
 struct Heard {
@@ -102,7 +118,14 @@ impl Words {
     }
 
     fn of(&self, key: &Key) -> Option<&Heard> {
-        if self.by_subject.is_empty() || !key.identity.is_own() {
+        if self.by_subject.is_empty() {
+            return None;
+        }
+        self.by_subject.get(&self.hash_of(key)?)
+    }
+
+    fn hash_of(&self, key: &Key) -> Option<u64> {
+        if !key.identity.is_own() {
             return None;
         }
         let stage = match &key.selector {
@@ -116,16 +139,16 @@ impl Words {
             secret: &key.secret,
             stage,
         };
-        self.by_subject.get(&self.hash(subject))
+        Some(self.hash(subject))
     }
 
     /// The word for a key, if a leader stands behind it now.
-    fn vouching(&self, key: &Key, interval: Duration) -> Option<(&Heard, Instant)> {
-        let beat = self.beat.filter(|beat| beat.elapsed() <= 2 * interval)?;
+    fn vouching(&self, key: &Key, interval: Duration) -> Option<&Heard> {
+        self.beat.filter(|beat| beat.elapsed() <= 2 * interval)?;
         let heard = self.of(key)?;
         let kind = heard.word.failing.as_ref().map(|(kind, _)| kind.as_str());
         let own = kind.is_some_and(|kind| LEADERS_OWN.contains(&kind));
-        (!own).then_some((heard, beat))
+        (!own).then_some(heard)
     }
 }
 
@@ -150,7 +173,10 @@ impl Heard {
         };
         let Some(held) = held else { return false };
         if held.checked >= self.moved {
-            return true;
+            // What was read since must not be older than what was listed: a reader may lag.
+            let number = held.version.number();
+            let current = found.current.as_deref().map(version_number);
+            return number >= version_number(&found.version) || current == Some(number);
         }
         // Where `latest` may mean one of two, only a fetch can tell.
         let one = found.current.as_ref().is_none_or(|c| *c == found.version);
@@ -163,7 +189,15 @@ impl Heard {
 
 impl Store {
     /// What is held for a key, without its value: the number of its version, and when that was made.
+    /// Nothing where the leader says that it is gone.
     pub fn held(&self, key: &Key) -> Option<(u32, i64)> {
+        if self
+            .words()
+            .of(key)
+            .is_some_and(|heard| heard.word.is_gone())
+        {
+            return None;
+        }
         let shelf = self.0.shelf();
         let version = &shelf.held.get(key)?.version;
         Some((version.number(), version.create_time))
@@ -184,9 +218,16 @@ impl Store {
         let hash = words.hash(subject);
         let old = words.by_subject.remove(&hash);
         let moved = match &old {
-            Some(old) if old.word.found == word.found => old.moved,
+            // What was refused is to be read again once it is not.
+            Some(old)
+                if old.word.found == word.found
+                    && (!old.word.is_refusal() || word.is_refusal()) =>
+            {
+                old.moved
+            }
             _ => at,
         };
+        let refused = word.is_refusal();
         let failing_since = word.failing.as_ref().map(|_| {
             let before = old.as_ref().and_then(|old| old.failing_since);
             before.unwrap_or(at)
@@ -197,6 +238,21 @@ impl Store {
             failing_since,
         };
         words.by_subject.insert(hash, heard);
+        if !refused {
+            return;
+        }
+        // The "no" that the leader got is one to this node, too: also after an outage that follows.
+        let shelf = self.0.shelf();
+        let of_subject = shelf
+            .held
+            .iter()
+            .filter(|(key, _)| words.hash_of(key) == Some(hash))
+            .map(|(key, held)| (key.clone(), held.lasting.clone()));
+        let of_subject: Vec<_> = of_subject.collect();
+        drop((shelf, words));
+        for (key, lasting) in of_subject {
+            self.0.refuse(&key, lasting);
+        }
     }
 
     /// The leader does not speak of it any more.
@@ -206,9 +262,32 @@ impl Store {
         words.by_subject.remove(&hash);
     }
 
-    /// The leader has confirmed all its words.
+    /// The leader has confirmed all its words: each was asked for within its interval.
     pub fn beat(&self, at: Instant) {
-        self.words().beat = Some(at);
+        let mut words = self.words();
+        words.beat = Some(at);
+        let mut confirmed = false;
+        for (key, held) in &mut self.0.shelf().held {
+            let Some(heard) = words.of(key) else { continue };
+            let asked = at.checked_sub(heard.word.interval);
+            if let Some(asked) = asked.filter(|asked| *asked > held.checked)
+                && heard.word.failing.is_none()
+                && heard.is_met_by(Some(held))
+            {
+                held.checked = asked;
+                confirmed = true;
+            }
+        }
+        if let (Some(saving), true) = (&self.0.saving, confirmed) {
+            saving.confirmed();
+        }
+    }
+
+    /// Whether the leader says that it does not exist.
+    pub fn is_gone(&self, key: &Key, interval: Duration) -> bool {
+        let words = self.words();
+        let heard = words.vouching(key, interval);
+        heard.is_some_and(|heard| heard.word.is_gone())
     }
 
     /// Whether a leader looks after the key, so that a repeated Mount need not ask.
@@ -217,22 +296,15 @@ impl Store {
     }
 
     /// How what is held for a key stands to the leader's words, and when it was last known to be
-    /// current: by a fetch, or by the leader, whose last question is up to one interval older than
-    /// its beat.
+    /// current: by a fetch, or by the leader.
     pub fn standing(&self, key: &Key, interval: Duration) -> (Standing, Option<Instant>) {
         let words = self.words();
         let shelf = self.0.shelf();
         let held = shelf.held.get(key);
         let checked = held.map(|held| held.checked);
-        let Some((heard, beat)) = words.vouching(key, interval) else {
-            return (Standing::Own, checked);
-        };
-        let standing = heard.standing(held);
-        let asked = beat.checked_sub(interval);
-        let confirmed = match (&standing, asked) {
-            (Standing::Confirmed, Some(asked)) => checked.map(|checked| checked.max(asked)),
-            _ => checked,
-        };
-        (standing, confirmed)
+        let standing = words
+            .vouching(key, interval)
+            .map_or(Standing::Own, |heard| heard.standing(held));
+        (standing, checked)
     }
 }

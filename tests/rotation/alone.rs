@@ -181,3 +181,124 @@ async fn nothing_secret_is_seen_on_the_way() {
         }
     }
 }
+
+/// What the leader confirms counts as confirmed: a secret that was quiet for longer than the limit
+/// still starts pods in an outage.
+#[tokio::test]
+async fn a_quiet_secret_stands_in_for_as_long_as_it_was_confirmed() {
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        stale_limit: 600 * SECOND,
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", LATEST);
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.live(1200 * SECOND).await;
+    assert_eq!(cluster.calls("ShowSecretVersion").await, 1);
+    cluster.fault(json!({"fault": {"status": 502}})).await;
+    let new = cluster.pod(0, "app", "2").await;
+    assert_eq!(
+        (read(&pod, "a"), read(&new, "a")),
+        ("one".into(), "one".into())
+    );
+    // The limit counts from the last confirmation.
+    cluster.live(800 * SECOND).await;
+    let late = cluster.scheduled(0, "app", "3");
+    assert!(cluster.publish(0, &late).await.is_err());
+}
+
+/// The "no" that the leader got is remembered by the nodes, whatever comes after it.
+#[tokio::test]
+async fn what_the_leader_was_refused_does_not_stand_in() {
+    for gone in [true, false] {
+        let cluster = Cluster::with(Setup {
+            nodes: 2,
+            ..Setup::default()
+        })
+        .await;
+        cluster.create("a", "one").await;
+        cluster.apply_one("app", "a", LATEST);
+        let pod = cluster.pod(0, "app", "1").await;
+        cluster.live(2 * INTERVAL).await;
+        if gone {
+            cluster.delete("a").await;
+        } else {
+            let refusal = json!({"status": 403, "code": "CSMS.0109"});
+            cluster.fault(json!({"fault": refusal})).await;
+        }
+        cluster.live(2 * INTERVAL).await;
+        assert_eq!(
+            cluster.revision("a").unwrap()["status"]["conditions"][0]["status"],
+            "False"
+        );
+        cluster.clear_faults().await;
+        cluster.fault(json!({"fault": {"status": 502}})).await;
+        cluster.live(20 * SECOND).await;
+        let new = cluster.scheduled(0, "app", "2");
+        assert!(cluster.publish(0, &new).await.is_err(), "gone: {gone}");
+        assert_eq!(read(&pod, "a"), "one");
+    }
+}
+
+/// An optional secret that is deleted goes from running pods.
+#[tokio::test]
+async fn an_optional_secret_that_is_deleted_goes() {
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", "one").await;
+    cluster.create("b", "of b").await;
+    let objects = format!(
+        "- {{objectName: a, objectType: csms, {LATEST}}}\n\
+         - {{objectName: b, objectType: csms, {LATEST}, optional: true}}"
+    );
+    cluster.apply("app", &[("objects", &objects)], &["a", "b"]);
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.live(2 * INTERVAL).await;
+    cluster.delete("b").await;
+    cluster.live(2 * INTERVAL).await;
+    cluster.clear_calls().await;
+    cluster.publish(0, &pod).await.unwrap();
+    assert!(!pod.target_path.join("b").exists());
+    assert_eq!(read(&pod, "a"), "one");
+    assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
+    // Nothing goes on because of it, and it comes back.
+    cluster.live(INTERVAL).await;
+    cluster.create("b", "again").await;
+    cluster
+        .until(INTERVAL + 6 * SECOND, || read(&pod, "b") == "again")
+        .await;
+}
+
+/// Pods that ended, whether or not anybody nudged them, are neither asked for nor told of.
+#[tokio::test]
+async fn what_ended_pods_had_is_not_asked_for() {
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        ..Setup::default()
+    })
+    .await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", LATEST);
+    let pods = [
+        cluster.pod(0, "app", "1").await,
+        cluster.pod(1, "app", "2").await,
+    ];
+    cluster.live(2 * INTERVAL).await;
+    for (node, pod) in pods.iter().enumerate() {
+        cluster.end_pod(node, pod);
+    }
+    cluster.live(6 * INTERVAL).await;
+    cluster.delete("a").await;
+    cluster.clear_calls().await;
+    cluster.live(30 * INTERVAL).await;
+    for operation in ["ListSecretVersions", "ShowSecretVersion"] {
+        assert_eq!(cluster.calls(operation).await, 0, "{operation}");
+    }
+    let oldest = "dew_provider_rotation_oldest_unconfirmed_seconds";
+    assert_eq!(cluster.metric(0, oldest).await, 0.0);
+}

@@ -134,8 +134,9 @@ async fn a_pod_that_ended_meanwhile_leaves_nothing() {
         .until(INTERVAL + 6 * SECOND, || read(&pods[0], "a") == "two")
         .await;
     cluster.api.0.remove("pods", "default", &pods[0].pod);
+    // It ran when its object vanished, so its containers get some time.
     cluster
-        .until(SECOND, || !pods[0].target_path.exists())
+        .until(75 * SECOND, || !pods[0].target_path.exists())
         .await;
     // The other one, and those of other nodes, have theirs.
     let all = || pods[1..].iter().all(|pod| read(pod, "a") == "two");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::support::api_server::LEASES;
+use super::super::support::api_server::{LEASES, REVISIONS};
 use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
 
 async fn cluster(nodes: usize) -> (Cluster, Vec<dew_provider::driver::PodVolume>) {
@@ -117,5 +117,66 @@ async fn watches_that_end_are_taken_up_again() {
                 pods.iter().all(|pod| read(pod, "a") == value)
             })
             .await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_reach_the_cloud_lets_another_one_lead() {
+    let (cluster, pods) = cluster(2).await;
+    let first = cluster.leader();
+    // Only its way to the cloud is cut.
+    cluster.nodes[index(&first)].cut(true);
+    cluster.live(5 * INTERVAL).await;
+    assert_ne!(cluster.leader(), first);
+    cluster.put("a", "two", &[]).await;
+    let other = &pods[1 - index(&first)];
+    cluster
+        .until(2 * INTERVAL, || read(other, "a") == "two")
+        .await;
+    assert_eq!(leaders(&cluster).await, 1);
+}
+
+#[tokio::test]
+async fn a_secret_revision_that_somebody_deletes_comes_back() {
+    let (cluster, pods) = cluster(2).await;
+    let revision = cluster.revision("a").unwrap();
+    let name = revision["metadata"]["name"].as_str().unwrap();
+    cluster.api.0.remove(REVISIONS, "", name);
+    cluster.live(2 * SECOND).await;
+    assert_eq!(cluster.revision("a").unwrap()["status"]["version"], "v1");
+    cluster.put("a", "two", &[]).await;
+    cluster
+        .until(INTERVAL + 6 * SECOND, || {
+            pods.iter().all(|pod| read(pod, "a") == "two")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_deleted_lease_and_watches_that_are_too_old_are_no_end() {
+    let (cluster, pods) = cluster(2).await;
+    cluster.api.0.remove(LEASES, "kube-system", "dew-provider");
+    cluster.api.0.forget_changes();
+    cluster.live(2 * INTERVAL).await;
+    assert_eq!(leaders(&cluster).await, 1);
+    cluster.put("a", "two", &[]).await;
+    cluster
+        .until(2 * INTERVAL, || {
+            pods.iter().all(|pod| read(pod, "a") == "two")
+        })
+        .await;
+}
+
+/// Over a change of leaders no secret is asked for by both, but once.
+#[tokio::test]
+async fn questions_overlap_once_at_most() {
+    let (mut cluster, _pods) = cluster(3).await;
+    for _ in 0..3 {
+        cluster.clear_calls().await;
+        let leader = index(&cluster.leader());
+        cluster.restart(leader).await;
+        cluster.live(INTERVAL).await;
+        let calls = cluster.calls("ListSecretVersions").await;
+        assert!((1..=3).contains(&calls), "{calls}");
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dew_provider::clock::{Clock, Jitter};
@@ -41,6 +42,7 @@ pub(crate) struct Setup {
     /// Whether the drivers have their rotation on.
     pub(crate) driver_rotates: bool,
     pub(crate) interval: Duration,
+    pub(crate) stale_limit: Duration,
     pub(crate) seed: u64,
 }
 
@@ -55,6 +57,7 @@ impl Default for Setup {
             ],
             driver_rotates: true,
             interval: INTERVAL,
+            stale_limit: Duration::from_secs(24 * 3600),
             seed: 7,
         }
     }
@@ -68,7 +71,26 @@ pub(crate) struct Node {
     pub(crate) csi: Csi,
     folder: PathBuf,
     seed: u64,
+    is_cut: Arc<AtomicBool>,
     _serving: Serving,
+}
+
+impl Node {
+    /// Takes away its way to the cloud, or gives it back.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::Relaxed);
+    }
+
+    /// What is connected already stays so until it was idle for a while.
+    fn dial(&self) -> cloud::Dial {
+        let (tcp, is_cut) = (cloud::tcp(), Arc::clone(&self.is_cut));
+        Arc::new(move |uri| {
+            if is_cut.load(Ordering::Relaxed) {
+                return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
+            }
+            tcp(uri)
+        })
+    }
 }
 
 /// The cluster. Time stands still in it, except within its own methods.
@@ -140,6 +162,7 @@ impl Cluster {
             csi,
             folder,
             seed: self.setup.seed + index as u64,
+            is_cut: Arc::default(),
         };
         self.start(&mut node).await;
         node
@@ -153,7 +176,7 @@ impl Cluster {
             region: Some(DEMO_REGION.parse().unwrap()),
             project: None,
             interval: self.setup.interval,
-            stale_limit: Duration::from_secs(24 * 3600),
+            stale_limit: self.setup.stale_limit,
             store_dir: None,
             allow_list: AllowListMode::Required,
             cloud: endpoints(&self.emulator),
@@ -170,7 +193,7 @@ impl Cluster {
             env: Env::from_pairs(self.setup.env.clone()),
             clock: self.clock.clone(),
             jitter: Jitter::seeded(node.seed),
-            dial: cloud::tcp(),
+            dial: node.dial(),
             kube: Some(self.api.0.client()),
         };
         let provider = hurry(serve::start(config, outside)).await.unwrap();

@@ -217,7 +217,10 @@ impl Demo {
                         "volumeAttributes": {"secretProviderClass": "shop-db"},
                     }}],
                 },
-                "status": {"phase": "Running"},
+                "status": {"phase": "Running", "containerStatuses": [{
+                    "name": "shop", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                    "state": {"running": {}},
+                }]},
             }),
         );
         PodVolume {
