@@ -1,6 +1,6 @@
 //! What a Mount costs, beside a bare tonic server that answers the same bytes in the same run.
 //!
-//! `cargo bench` prints the table that stands in the README. The provider and the echo are
+//! `cargo bench --bench mount` prints the table that stands in the README. The provider and the echo are
 //! processes of their own; the emulated cloud and the callers are this one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods)] // real time is what is measured
