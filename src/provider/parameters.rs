@@ -20,15 +20,15 @@ pub const PROTECTED: [&str; 6] = [
 pub const INTERVAL: &str = "rotationPollInterval";
 
 /// All parameters that are read.
-pub const PARAMETERS: [&str; 7] = [
-    "objects",
-    "region",
-    "failoverRegion",
-    "projectId",
-    "credentials",
-    "agency",
-    INTERVAL,
-];
+pub const PARAMETERS: [&str; 1 + PROTECTED.len()] = {
+    let mut all = ["objects"; 1 + PROTECTED.len()];
+    let mut index = 0;
+    while index < PROTECTED.len() {
+        all[1 + index] = PROTECTED[index];
+        index += 1;
+    }
+    all
+};
 
 /// The SecretProviderClass's parameters, overlaid by the pod's volumeAttributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ pub struct Parameters {
     /// The YAML list.
     pub objects: Option<String>,
     /// Values of [`PROTECTED`], in that order.
-    pub protected: [Option<String>; 6],
+    pub protected: [Option<String>; PROTECTED.len()],
     /// Parameters that are not known.
     pub unknown: Vec<String>,
 }

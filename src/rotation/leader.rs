@@ -1,6 +1,6 @@
 //! The leader: asks for each secret once an interval, for all nodes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -171,11 +171,8 @@ impl Leader<'_> {
         self.written = write::written(&self.client).await;
         let now = Instant::now();
         for (id, entry) in &mut self.entries {
-            let missing = |followed| {
-                let spec = write::spec(id, followed, entry.wanted.interval);
-                !self.written.contains_key(&spec.object_name())
-            };
-            if entry.wanted.followed.keys().any(missing) {
+            let mut specs = write::specs(id, &entry.wanted);
+            if specs.any(|(_, spec)| !self.written.contains_key(&spec.object_name())) {
                 entry.due = now;
             }
         }
@@ -231,16 +228,12 @@ impl Leader<'_> {
     }
 
     fn knows(&self, id: &SecretId, wanted: &Wanted) -> bool {
-        let names = wanted.followed.keys();
-        names
-            .map(|followed| write::spec(id, followed, wanted.interval).object_name())
-            .any(|name| self.written.contains_key(&name))
+        write::specs(id, wanted).any(|(_, spec)| self.written.contains_key(&spec.object_name()))
     }
 
     async fn write_intervals(&mut self) {
         for (id, entry) in &self.entries {
-            for followed in entry.wanted.followed.keys() {
-                let spec = write::spec(id, followed, entry.wanted.interval);
+            for (_, spec) in write::specs(id, &entry.wanted) {
                 let Some((old, _)) = self.written.get_mut(&spec.object_name()) else {
                     continue;
                 };
@@ -257,15 +250,13 @@ impl Leader<'_> {
 
     async fn forget_unused(&mut self) {
         let now = Instant::now();
-        let used: Vec<String> = (self.entries.iter())
-            .flat_map(|(id, entry)| {
-                let names = entry.wanted.followed.keys();
-                names.map(|f| write::spec(id, f, entry.wanted.interval).object_name())
-            })
+        let used: HashSet<String> = (self.entries.iter())
+            .flat_map(|(id, entry)| write::specs(id, &entry.wanted))
+            .map(|(_, spec)| spec.object_name())
             .collect();
         let mut gone = Vec::new();
         self.unused.retain(|name, _| !used.contains(name));
-        for name in self.written.keys().filter(|name| !used.contains(name)) {
+        for name in self.written.keys().filter(|name| !used.contains(*name)) {
             let since = *self.unused.entry(name.clone()).or_insert(now);
             if now.duration_since(since) >= UNUSED {
                 gone.push(name.clone());
@@ -307,9 +298,8 @@ impl Leader<'_> {
             Some((way, at)) if at.elapsed() < WAY_LASTS => *way,
             _ => Way::List,
         };
-        let old = (wanted.followed.keys())
-            .map(|followed| {
-                let spec = write::spec(&id, followed, wanted.interval);
+        let old = write::specs(&id, &wanted)
+            .map(|(followed, spec)| {
                 let known = self.written.get(&spec.object_name());
                 (
                     followed.clone(),

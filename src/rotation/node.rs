@@ -1,4 +1,5 @@
-//! A node: fetches what moved, asks for itself where nobody else does, and sees to it that every volume gets what was fetched.
+//! A node: fetches what moved, asks for itself where nobody else does, and sees to it that every
+//! volume gets what was fetched.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,11 +118,12 @@ impl Node {
         for (key, of) in used.iter() {
             let store = self.parts.provider.store();
             let (standing, confirmed) = store.standing(key, of.interval);
-            let age = confirmed.map_or(Duration::ZERO, |at| now.duration_since(at));
+            let age = confirmed.map(|at| now.duration_since(at));
             // As if each class had the common interval, so that one limit of an alert fits all.
-            oldest = oldest.max((age + self.parts.interval).saturating_sub(of.interval));
+            oldest = oldest
+                .max((age.unwrap_or_default() + self.parts.interval).saturating_sub(of.interval));
             moving |= matches!(standing, Standing::Moved { .. });
-            failing += i64::from(self.look_at(key, of, standing, now));
+            failing += i64::from(self.look_at(key, of, standing, age, now));
         }
         self.parts.metrics.state(oldest, failing);
         let lagging = self
@@ -188,15 +190,22 @@ impl Node {
         state.told.retain(|key| used.contains_key(key));
     }
 
-    /// Starts the fetch that a key needs; returns whether it cannot be confirmed.
-    fn look_at(self: &Arc<Self>, key: &Key, of: &Use, standing: Standing, now: Instant) -> bool {
+    /// Starts the fetch that a key needs, which was confirmed `age` ago if it ever was; returns whether
+    /// it cannot be confirmed.
+    fn look_at(
+        self: &Arc<Self>,
+        key: &Key,
+        of: &Use,
+        standing: Standing,
+        age: Option<Duration>,
+        now: Instant,
+    ) -> bool {
         let config = &self.parts.config;
         let fetch = match &standing {
             Standing::Confirmed | Standing::Failing { .. } => None,
             Standing::Moved { since, spread } => Some((Some(*since), config.spread.max(*spread))),
             Standing::Own => {
-                let checked = self.parts.provider.store().checked(key);
-                let age = checked.map_or(of.interval, |at| now.duration_since(at));
+                let age = age.unwrap_or(of.interval);
                 // Long overdue: the leader fell silent, for all nodes at the same moment.
                 let spread = if age >= of.interval * 3 / 2 {
                     of.interval
@@ -270,9 +279,10 @@ impl Node {
                 None => wait,
             };
             let before = store.held(&key);
-            let deadline = Instant::now() + FETCH;
             let tried = Instant::now();
-            let result = store.get(&caller, key.clone(), Some(age), deadline).await;
+            let result = store
+                .get(&caller, key.clone(), Some(age), tried + FETCH)
+                .await;
             let (standing, _) = store.standing(&key, interval);
             let mut state = node.state();
             state.fetching.remove(&key);

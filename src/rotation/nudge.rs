@@ -144,14 +144,11 @@ impl Nudger {
             }
             lagging = true;
             if state.running.insert(id.clone()) {
-                let (nudger, parts) = (Arc::clone(self), Arc::clone(parts));
-                parts.spawn({
-                    let parts = Arc::clone(&parts);
-                    async move {
-                        nudger.nudge(&parts, &id, &pod).await;
-                        nudger.state().running.remove(&id);
-                        parts.look_again.notify_one();
-                    }
+                let (nudger, of) = (Arc::clone(self), Arc::clone(parts));
+                parts.spawn(async move {
+                    nudger.nudge(&of, &id, &pod).await;
+                    nudger.state().running.remove(&id);
+                    of.look_again.notify_one();
                 });
             }
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::plan::{Followed, SecretId};
+use super::plan::{Followed, SecretId, Wanted};
 use crate::cloud::ApiError;
 use crate::interval::RotationPollInterval;
 use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
@@ -30,7 +30,7 @@ const CONFIRMED: &str = "Confirmed";
 /// What is written of secrets, by the objects' names.
 pub(super) type Written = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
 
-pub(super) fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
+fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
     SecretRevisionSpec {
         region: id.region.clone(),
         project: id.project.clone(),
@@ -38,6 +38,15 @@ pub(super) fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> Se
         stage: followed.clone(),
         interval: format!("{}m", interval.as_secs().div_ceil(60)),
     }
+}
+
+/// The SecretRevisions of a secret: one for each that is followed.
+pub(super) fn specs<'a>(
+    id: &'a SecretId,
+    wanted: &'a Wanted,
+) -> impl Iterator<Item = (&'a Followed, SecretRevisionSpec)> {
+    let followed = wanted.followed.keys();
+    followed.map(|followed| (followed, spec(id, followed, wanted.interval)))
 }
 
 /// Where the secret stands, by what was written.

@@ -203,11 +203,6 @@ impl Store {
         Some((version.number(), version.create_time))
     }
 
-    /// When the fetch of what is held began.
-    pub fn checked(&self, key: &Key) -> Option<Instant> {
-        self.0.shelf().held.get(key).map(|held| held.checked)
-    }
-
     fn words(&self) -> MutexGuard<'_, Words> {
         self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -48,11 +48,7 @@ async fn a_pod_with_keys_of_its_own_is_followed_under_them() {
 
 #[tokio::test]
 async fn without_a_leader_each_node_asks_for_itself() {
-    let cluster = Cluster::with(Setup {
-        nodes: 3,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(3).await;
     cluster
         .api
         .0
@@ -79,11 +75,7 @@ async fn without_a_leader_each_node_asks_for_itself() {
 
 #[tokio::test]
 async fn an_outage_of_the_cloud_is_the_leaders_alone() {
-    let cluster = Cluster::with(Setup {
-        nodes: 3,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(3).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
     let mut pods = Vec::new();
@@ -119,11 +111,7 @@ async fn an_outage_of_the_cloud_is_the_leaders_alone() {
 
 #[tokio::test]
 async fn an_optional_secret_that_is_made_later_arrives() {
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     let objects = format!("- {{objectName: a, objectType: csms, {LATEST}, optional: true}}");
     cluster.apply("app", &[("objects", &objects)], &["a"]);
     let pod = cluster.pod(0, "app", "1").await;
@@ -139,11 +127,7 @@ async fn an_optional_secret_that_is_made_later_arrives() {
 async fn nothing_secret_is_seen_on_the_way() {
     const CANARY: &str = "CANARY-77aa21";
     let logs = Logs::capture();
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     cluster.create("a", format!("{CANARY} one")).await;
     cluster.apply_one("app", "a", LATEST);
     let mut own = cluster.scheduled(0, "app", "1");
@@ -213,11 +197,7 @@ async fn a_quiet_secret_stands_in_for_as_long_as_it_was_confirmed() {
 #[tokio::test]
 async fn what_the_leader_was_refused_does_not_stand_in() {
     for gone in [true, false] {
-        let cluster = Cluster::with(Setup {
-            nodes: 2,
-            ..Setup::default()
-        })
-        .await;
+        let cluster = Cluster::of(2).await;
         cluster.create("a", "one").await;
         cluster.apply_one("app", "a", LATEST);
         let pod = cluster.pod(0, "app", "1").await;
@@ -245,11 +225,7 @@ async fn what_the_leader_was_refused_does_not_stand_in() {
 /// An optional secret that is deleted goes from running pods.
 #[tokio::test]
 async fn an_optional_secret_that_is_deleted_goes() {
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.create("b", "of b").await;
     let objects = format!(
@@ -277,11 +253,7 @@ async fn an_optional_secret_that_is_deleted_goes() {
 /// Pods that ended, whether or not anybody nudged them, are neither asked for nor told of.
 #[tokio::test]
 async fn what_ended_pods_had_is_not_asked_for() {
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
     let pods = [

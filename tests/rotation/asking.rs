@@ -49,11 +49,7 @@ async fn both_meanings_of_latest_are_followed() {
 
 #[tokio::test]
 async fn stages_and_latest_of_a_secret_are_one_question() {
-    let cluster = Cluster::with(Setup {
-        nodes: 1,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(1).await;
     cluster.create("a", "one").await;
     cluster.put("a", "two", &[]).await;
     cluster.apply_one("latest", "a", LATEST);
@@ -175,11 +171,7 @@ async fn a_class_may_have_an_interval_of_its_own() {
 
 #[tokio::test]
 async fn questions_keep_to_the_limit_and_are_spread_over_the_interval() {
-    let cluster = Cluster::with(Setup {
-        nodes: 1,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(1).await;
     let names: Vec<String> = (0..60).map(|i| format!("s{i}")).collect();
     let mut objects = String::new();
     for name in &names {
@@ -216,11 +208,7 @@ async fn questions_keep_to_the_limit_and_are_spread_over_the_interval() {
 
 #[tokio::test]
 async fn what_is_pinned_or_not_mounted_is_not_asked_for() {
-    let cluster = Cluster::with(Setup {
-        nodes: 1,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(1).await;
     cluster.create("a", "one").await;
     cluster.create("b", "one").await;
     cluster.apply_one("pinned", "a", "objectVersion: v1");
@@ -243,11 +231,7 @@ async fn what_is_pinned_or_not_mounted_is_not_asked_for() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_for_is_told_once() {
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
     let pods = [

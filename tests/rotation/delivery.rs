@@ -163,11 +163,7 @@ async fn a_pod_that_ends_is_not_called_for() {
 
 #[tokio::test]
 async fn events_of_a_change_are_bounded() {
-    let cluster = Cluster::with(Setup {
-        nodes: 1,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(1).await;
     let pods = with_pods(&cluster, 60).await;
     cluster.put("a", "two", &[]).await;
     cluster

@@ -1,17 +1,13 @@
 //! Edits of SecretProviderClasses reach pods that run.
 
-use super::super::support::cluster::{Cluster, SECOND, Setup, read};
+use super::super::support::cluster::{Cluster, SECOND, read};
 
 const BOTH: &str = "\
 - {objectName: a, objectType: csms, objectVersion: latest}
 - {objectName: b, objectType: csms, objectVersion: latest, objectAlias: two/b}";
 
 async fn one() -> (Cluster, dew_provider::driver::PodVolume) {
-    let cluster = Cluster::with(Setup {
-        nodes: 2,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.put("a", "two", &[]).await;
     cluster.create("b", "of b").await;

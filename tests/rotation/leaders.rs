@@ -3,14 +3,10 @@
 use serde_json::json;
 
 use super::super::support::api_server::{LEASES, REVISIONS};
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+use super::super::support::cluster::{Cluster, INTERVAL, SECOND, read};
 
 async fn cluster(nodes: usize) -> (Cluster, Vec<dew_provider::driver::PodVolume>) {
-    let cluster = Cluster::with(Setup {
-        nodes,
-        ..Setup::default()
-    })
-    .await;
+    let cluster = Cluster::of(nodes).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", "objectVersion: latest");
     let mut pods = Vec::new();

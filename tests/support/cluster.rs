@@ -118,6 +118,12 @@ impl Cluster {
         Self::with(Setup::default()).await
     }
 
+    /// With so many nodes.
+    pub(crate) async fn of(nodes: usize) -> Self {
+        let rest = Setup::default();
+        Self::with(Setup { nodes, ..rest }).await
+    }
+
     pub(crate) async fn with(setup: Setup) -> Self {
         let still = Still::new();
         let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
