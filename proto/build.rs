@@ -1,5 +1,5 @@
-//! Generates the gRPC code of the `.proto` files with protox, so that no `protoc` is needed, and packs
-//! the program's relocations where the C library can read that.
+//! Generates the gRPC code from the `.proto` files with protox, which needs no `protoc`, and enables packed
+//! relocations if the C library supports them.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "v1alpha1.File",
             "csi.v1.NodePublishVolumeRequest",
         ])
-        // Contents are shared with the store instead of copied for every pod.
+        // Contents are shared with the cache instead of copied for every pod.
         .bytes("v1alpha1.File.contents")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
@@ -23,23 +23,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("cargo:rerun-if-changed=proto/build.rs");
     if packs_relocations() {
-        // 0.8 MB of tables, all of them read at the start, become 20 kB.
+        // Shrinks 0.8 MB of relocation tables, all of which are read at startup, to 20 kB.
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     Ok(())
 }
 
-/// glibc reads them from 2.36 on (Debian 12); what it runs on is what it was built on, or newer.
+/// Whether glibc supports packed relocations, as it does since 2.36 (Debian 12). The program runs on the
+/// glibc that it was built with, or on a newer one.
 fn packs_relocations() -> bool {
     let var = |name| std::env::var(name).unwrap_or_default();
     if var("HOST") != var("TARGET") || var("CARGO_CFG_TARGET_ENV") != "gnu" {
         return false;
     }
-    let Ok(told) = Command::new("ldd").arg("--version").output() else {
+    let Ok(output) = Command::new("ldd").arg("--version").output() else {
         return false;
     };
-    let told = String::from_utf8_lossy(&told.stdout);
-    let version = told.lines().next().and_then(|line| line.rsplit(' ').next());
+    let output = String::from_utf8_lossy(&output.stdout);
+    let version = output
+        .lines()
+        .next()
+        .and_then(|line| line.rsplit(' ').next());
     let Some((major, minor)) = version.and_then(|version| version.split_once('.')) else {
         return false;
     };

@@ -1,27 +1,55 @@
 //! dew-provider: a provider for the Kubernetes Secrets Store CSI Driver that reads secrets from
 //! Huawei Cloud CSMS.
 //!
-//! The way of a Mount: [`socket`] accepts the driver's connection, [`provider`] takes the request
-//! through its steps, asking [`store`] for versions of secrets, which asks [`cloud`].
-//! Dependencies point down only: `provider → store → cloud`. [`rotation`] finds out what moved and gets
-//! it into pods. [`kube`] and [`observe`] stand at the side, [`serve`] puts all together. [`emulator`],
-//! [`apiserver`] and [`driver`] are the ends of the world for the demo and the tests.
+//! # Two flows
+//!
+//! **A mount.** The driver calls the provider through a Unix socket ([`node::socket`]). The pipeline in
+//! [`node::mount`] checks the request against the [`class`] and the ServiceAccount, gets the versions of
+//! the secrets from the [`cache`], which fetches missing ones through [`cloud`], and returns the files.
+//!
+//! **A new version.** The [`controller`] of the elected leader polls CSMS once for the whole cluster, and
+//! publishes what moved as SecretRevisions ([`kube`]). [`node::delivery`] on each node watches them, fetches
+//! the new version into the [`cache`], and makes the driver update the volumes that use it.
+//!
+//! # Map
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`cli`], [`serve`] | the command line; the assembly of a `serve` process |
+//! | [`node`] | what runs on every node: socket, mounts, volumes, delivery, admin pages |
+//! | [`controller`] | what runs once in a cluster, in the elected pod |
+//! | [`class`] | what a SecretProviderClass says |
+//! | [`cache`] | the secret versions cached on a node, and the leader's view of them |
+//! | [`cloud`] | the client for Huawei Cloud |
+//! | [`kube`] | what is read from and written to the API server |
+//! | [`lint`] | offline checks of manifests |
+//! | [`telemetry`] | logs and metrics |
+//! | [`proto`], [`util`] | gRPC messages; building blocks |
+//! | `sim` | the emulator of Huawei Cloud and stand-ins for the API server and the driver (feature `sim`) |
+//!
+//! # Glossary
+//!
+//! - **Class**: a SecretProviderClass. **Object**: one entry of its `objects` list.
+//! - **Follow**: a pod follows a secret by `latest` or by a stage. The secret **moves** when that resolves
+//!   to another version.
+//! - **Caller**: the region, project and credentials of a request. **Identity**: what distinguishes the
+//!   credentials of one caller from those of another.
+//! - **Revision**: what the leader published about a secret, as a SecretRevision.
+//! - **Confirmed**: known to be current, by a fetch or by the leader's heartbeat.
+//! - **Outdated**: a volume that contains another version than the cache, or the files of an earlier class.
+//! - **Nudge**: a call that makes the driver update a volume now, instead of when kubelet remounts it.
 
-pub mod apiserver;
+pub mod cache;
+pub mod class;
 pub mod cli;
-pub mod clock;
 pub mod cloud;
-pub mod driver;
-pub mod emulator;
-pub mod flight;
-pub mod interval;
+pub mod controller;
 pub mod kube;
 pub mod lint;
-pub mod observe;
+pub mod node;
 pub mod proto;
-pub mod provider;
-pub mod rotation;
-pub mod secret;
 pub mod serve;
-pub mod socket;
-pub mod store;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod telemetry;
+pub mod util;

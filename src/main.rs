@@ -1,17 +1,17 @@
-//! Reads the command line, dispatches, and decides the exit code.
+//! Parses the command line, runs the command, and sets the exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use dew_provider::cli::{self, Cli, Command};
 
-/// Threads that run tasks: the work is waiting, and more would only cost memory on large nodes.
-const WORKERS: usize = 2;
+/// Worker threads: the work is mostly waiting, and more threads would only cost memory on large nodes.
+const WORKER_THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(WORKER_THREADS)
         .enable_all()
         .build();
     let result = match runtime {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        #[allow(clippy::print_stderr)] // the one place that tells a person why the process ends
+        #[allow(clippy::print_stderr)] // reports to the user why the process ends
         Err(error) => {
             eprintln!("dew-provider: {error:#}");
             ExitCode::FAILURE
@@ -30,7 +30,9 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        #[cfg(feature = "sim")]
         Command::Demo(args) => cli::demo::run(args).await.map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "sim")]
         Command::Emulate(args) => cli::emulate::run(*args).await.map(|()| ExitCode::SUCCESS),
         Command::Lint(args) => cli::lint::run(&args),
         Command::Secret(args) => cli::secret::run(*args).await.map(|()| ExitCode::SUCCESS),

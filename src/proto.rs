@@ -8,7 +8,7 @@ use std::fmt;
 
 tonic::include_proto!("v1alpha1");
 
-/// The driver's side towards kubelet.
+/// The driver's CSI service, which kubelet calls.
 pub mod csi {
     tonic::include_proto!("csi.v1");
 }

@@ -1,75 +1,131 @@
-//! The provider as a process: puts the parts together, runs them, drains them.
+//! The process of `dew-provider serve`: assembles the parts, runs them, drains them.
+//!
+//! Each process is a node; the elected one also runs the controller.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
-use crate::clock::{Clock, Jitter};
-use crate::cloud::{self, Cloud, Dial, Env, Region};
-use crate::kube::{Accounts, Classes, Events};
-use crate::observe::admin::{self, Admin};
-use crate::observe::metrics::Metrics;
-use crate::observe::{Latch, Readiness};
+use crate::cache::{SecretCache, SnapshotFile};
+use crate::class::resolver::Resolver;
+use crate::cloud::{Cloud, CloudConfig, Dial, Region};
+use crate::controller::{self, ControllerConfig, ControllerDependencies};
+use crate::kube::{Classes, Events, LeaseWatch, ServiceAccounts};
+use crate::node::admin::{self, AdminPages};
+use crate::node::delivery::{self, DeliveryConfig, DeliveryDependencies};
+use crate::node::mount::Pipeline;
+use crate::node::mount::authorize::{AllowListMode, Authorizer};
+use crate::node::mount::service::MountService;
+use crate::node::readiness::{Latch, Readiness};
+use crate::node::socket;
+use crate::node::volumes::Volumes;
 use crate::proto::csi_driver_provider_server::CsiDriverProviderServer;
-use crate::provider::Provider;
-use crate::provider::authorize::{AllowListMode, Authorizer};
-use crate::provider::resolve::Resolver;
-use crate::rotation::{self, With};
-use crate::socket;
-use crate::store::{Store, StoreFile};
+use crate::telemetry::metrics::Metrics;
+use crate::util::clock::{Clock, Jitter};
+use crate::util::env::Env;
 
-/// How long mounts in flight may take after the signal to stop.
+/// How long in-flight mounts may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How often what belonged to pods that are gone is forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
-/// Largest message that is read; the steps behind have tighter limits and tell them better.
+/// How often data of pods that no longer exist is dropped.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
+/// Largest gRPC message. The steps of a Mount have lower limits with better errors.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// What the process is told.
+/// The configuration of the process.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Folder of the sockets.
+pub struct ServeConfig {
+    /// Directory of the sockets.
     pub socket_dir: PathBuf,
-    /// Names under which SecretProviderClasses find this provider: one socket each.
+    /// The names by which classes refer to this provider; one socket each.
     pub provider_names: Vec<String>,
-    /// Region of SecretProviderClasses that name none.
+    /// Region of classes that set none.
     pub region: Option<Region>,
-    /// Project of that region; looked up by IAM where none is given.
+    /// Project of that region; looked up in IAM if `None`.
     pub project: Option<String>,
-    /// How old `latest` may be in a volume that is mounted: `rotation_poll_interval`, or less where
-    /// the demo says so.
+    /// How old `latest` may be in a mounted volume: `rotation_poll_interval`, or less in the demo.
     pub interval: Duration,
-    /// For how long what was fetched may stand in while the cloud cannot be asked.
+    /// How long cached versions may be served while the cloud is unreachable.
     pub stale_limit: Duration,
-    /// Folder on a tmpfs in which that is kept over a restart; it ends with the process if `None`.
+    /// Directory on a tmpfs for the snapshot of the cache; without it, cached versions do not survive a
+    /// restart.
     pub store_dir: Option<PathBuf>,
-    /// Whether ServiceAccounts' lists decide.
+    /// Whether ServiceAccounts must list the secrets.
     pub allow_list: AllowListMode,
     /// How to reach the cloud.
-    pub cloud: cloud::Config,
-    /// How changes are found and delivered; without it, or without Kubernetes, kubelet's looking after
-    /// volumes is all that brings new versions.
-    pub rotation: Option<rotation::Config>,
-    /// Where `/livez`, `/readyz` and `/metrics` are; nowhere if `None`.
+    pub cloud: CloudConfig,
+    /// How changes are found and delivered. Without it, or without Kubernetes, new versions arrive only when
+    /// kubelet remounts volumes.
+    pub rotation: Option<RotationConfig>,
+    /// Address of `/livez`, `/readyz` and `/metrics`, if any.
     pub admin_address: Option<SocketAddr>,
 }
 
-/// What comes from outside, so that tests decide it.
+impl ServeConfig {
+    /// The program's defaults, for the first provider name alone, without rotation: for tests and the demo.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn emulated(socket_dir: PathBuf, cloud: CloudConfig) -> Self {
+        Self {
+            socket_dir,
+            provider_names: vec!["cce".to_owned()],
+            region: None,
+            project: None,
+            interval: Duration::from_secs(120),
+            stale_limit: Duration::from_secs(24 * 60 * 60),
+            store_dir: None,
+            allow_list: AllowListMode::Required,
+            cloud,
+            rotation: None,
+            admin_address: Some(([127, 0, 0, 1], 0).into()),
+        }
+    }
+}
+
+/// The configuration of rotation.
+#[derive(Clone, Debug)]
+pub struct RotationConfig {
+    /// Polls of the leader per second.
+    pub qps: NonZeroU32,
+    /// Minimum time over which nodes spread the fetch of a version.
+    pub spread: Duration,
+    /// Name of this node; without it, volumes are left to kubelet.
+    pub node_name: Option<String>,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// The driver's CSI socket; without it, volumes are left to kubelet.
+    pub driver_socket: Option<PathBuf>,
+}
+
+impl RotationConfig {
+    /// The program's defaults on a node, without a driver: for tests and the demo.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn emulated(node_name: &str) -> Self {
+        Self {
+            qps: NonZeroU32::MIN.saturating_add(4),
+            spread: Duration::from_secs(5),
+            node_name: Some(node_name.to_owned()),
+            namespace: "kube-system".to_owned(),
+            driver_socket: None,
+        }
+    }
+}
+
+/// What is injected, so that tests can control it.
 #[derive(Clone)]
-pub struct Outside {
+pub struct Dependencies {
     /// Environment variables.
     pub env: Env,
-    /// The date.
+    /// The time.
     pub clock: Clock,
     /// Randomness.
     pub jitter: Jitter,
@@ -79,92 +135,267 @@ pub struct Outside {
     pub kube: Option<kube::Client>,
 }
 
-/// A provider that runs. It has to be stopped with [`Running::stop`]; a drop cancels it.
+/// A running provider. Stop it with [`ServerHandle::stop`]; dropping it cancels it.
 #[derive(Debug)]
-pub struct Running {
-    /// The sockets that drivers connect to.
+pub struct ServerHandle {
+    /// The sockets to which drivers connect.
     pub sockets: Vec<PathBuf>,
-    /// Where the admin pages are.
+    /// The address of the admin pages.
     pub admin_address: Option<SocketAddr>,
-    /// The families that `/metrics` prints.
+    /// The metric families.
     pub metrics: Arc<Metrics>,
-    /// What is still awaited.
+    /// What readiness waits for.
     pub readiness: Readiness,
-    /// What answers on the sockets.
-    pub provider: Provider,
-    store: Store,
+    /// The service behind the sockets.
+    pub service: MountService,
+    cache: SecretCache,
     stop: CancellationToken,
     _background: tokio_util::sync::DropGuard,
     tasks: TaskTracker,
 }
 
-/// Starts everything. When this returns, the sockets accept.
+/// Starts everything. When this returns, the sockets accept connections.
 ///
 /// # Errors
-/// What is wrong with the configuration, or with a folder or address.
-pub async fn start(config: Config, outside: Outside) -> Result<Running> {
+/// If the configuration, a directory or an address cannot be used.
+pub async fn start(config: ServeConfig, dependencies: Dependencies) -> Result<ServerHandle> {
+    let admin = match config.admin_address {
+        Some(address) => Some(bind_admin(address).await?),
+        None => None,
+    };
+    start_with(config, dependencies, admin)
+}
+
+/// Not async, so that the future of [`start`], which callers poll on their stack, stays small.
+fn start_with(
+    config: ServeConfig,
+    dependencies: Dependencies,
+    admin: Option<TcpListener>,
+) -> Result<ServerHandle> {
     let metrics = Metrics::new();
     let readiness = Readiness::default();
     let starting = readiness.latch("the provider's socket");
     let stop = CancellationToken::new();
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let Outside {
+    let Dependencies {
         env,
         clock,
         jitter,
         dial,
         kube,
-    } = outside;
+    } = dependencies;
 
-    let cloud = cloud::Config {
+    let cloud_config = CloudConfig {
         home: config.region.clone(),
         ..config.cloud
     };
-    let file = (config.store_dir.as_deref())
-        .map(|folder| StoreFile::open(folder, clock.clone()))
+    let snapshot = (config.store_dir.as_deref())
+        .map(|dir| SnapshotFile::open(dir, clock.clone()))
         .transpose()?;
     let cloud = Cloud::with_dial(
-        cloud,
+        cloud_config,
         &env,
         clock.clone(),
         jitter.clone(),
         metrics.cloud.clone(),
         dial,
     )?;
-    let store = Store::new(cloud.clone(), &metrics, config.stale_limit, file);
+    let cache = SecretCache::new(cloud.clone(), &metrics, config.stale_limit, snapshot);
     let resolver = Resolver::new(&cloud, &env, config.region, config.project)?;
-    let client = kube.clone();
-    let kube = kube.map(|client| watch_kube(client, &readiness, &background, clock.clone()));
-    let (kube, events) = match kube {
-        Some((classes, accounts, events)) => (Some((classes, accounts)), Some(events)),
-        None => (None, None),
-    };
-    let accounts = kube.as_ref().map(|(_, accounts)| accounts.clone());
-    let classes = kube.as_ref().map(|(classes, _)| classes.clone());
-    let provider = Provider::new(
-        Authorizer::new(config.allow_list, kube),
-        resolver,
-        store.clone(),
+    let resolver = Arc::new(resolver);
+    let volumes = Arc::new(Volumes::default());
+    let kube = kube.map(|client| Kubernetes {
+        classes: watch_classes(client.clone(), &readiness, &background),
+        service_accounts: ServiceAccounts::new(client.clone()),
+        events: Events::new(client.clone(), clock.clone(), jitter.clone(), &env),
+        client,
+    });
+
+    let authorizer = Authorizer::new(
+        config.allow_list,
+        kube.as_ref()
+            .map(|kube| (kube.classes.clone(), kube.service_accounts.clone())),
+    );
+    let pipeline = Pipeline::new(
+        authorizer,
+        Arc::clone(&resolver),
+        cache.clone(),
+        Arc::clone(&volumes),
         config.interval,
-        events,
+    );
+    let service = MountService::new(
+        pipeline,
+        kube.as_ref().map(|kube| kube.events.clone()),
         stop.clone(),
         Arc::clone(&metrics),
     );
+    let sockets = serve_sockets(
+        &config.socket_dir,
+        &config.provider_names,
+        &service,
+        &stop,
+        &tasks,
+    )?;
+    let admin_address = match admin {
+        Some(listener) => {
+            let address = listener.local_addr()?;
+            let pages = AdminPages {
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+                socket: sockets[0].clone(),
+            };
+            spawn_until(&background, async move {
+                // The accept loop of axum does not end.
+                let _ = axum::serve(listener, admin::router(pages)).await;
+            });
+            Some(address)
+        }
+        None => None,
+    };
 
-    // All sockets first: what cannot be bound should stop the start, not half of it.
+    let service_accounts = kube.as_ref().map(|kube| kube.service_accounts.clone());
+    if let (Some(rotation), Some(kube)) = (config.rotation, kube) {
+        let lease = LeaseWatch::new(kube.client.clone(), &rotation.namespace);
+        spawn_until(&stop, lease.clone().run());
+        let deletions = watch::Sender::new(0);
+        let controller = ControllerDependencies {
+            client: kube.client.clone(),
+            classes: kube.classes.clone(),
+            lease: lease.clone(),
+            cloud,
+            resolver,
+            events: kube.events.clone(),
+            provider_names: config.provider_names.clone(),
+            interval: config.interval,
+            deletions: deletions.subscribe(),
+            clock: clock.clone(),
+            jitter: jitter.clone(),
+            metrics: metrics.rotation.clone(),
+        };
+        let delivery = DeliveryDependencies {
+            client: kube.client,
+            classes: kube.classes,
+            lease,
+            cache: cache.clone(),
+            volumes: Arc::clone(&volumes),
+            events: kube.events,
+            provider_names: config.provider_names,
+            interval: config.interval,
+            deletions,
+            clock,
+            jitter,
+            metrics: metrics.rotation.clone(),
+        };
+        let identity = rotation.node_name.as_deref();
+        let controller_config = ControllerConfig {
+            qps: rotation.qps,
+            identity: identity.unwrap_or(env!("CARGO_PKG_NAME")).to_owned(),
+        };
+        let delivery_config = DeliveryConfig {
+            spread: rotation.spread,
+            node_name: rotation.node_name,
+            driver_socket: rotation.driver_socket,
+        };
+        delivery::start(delivery_config, delivery, stop.clone());
+        tasks.spawn(controller::run(controller_config, controller, stop.clone()));
+    }
+    let swept = cache.clone();
+    spawn_until(&background, async move {
+        let mut ticks = interval(SWEEP_PERIOD);
+        loop {
+            ticks.tick().await;
+            swept.sweep();
+            volumes.sweep();
+            if let Some(service_accounts) = &service_accounts {
+                service_accounts.sweep();
+            }
+        }
+    });
+    spawn_until(&background, cache.clone().run_snapshots());
+    drop(starting);
+    for socket in &sockets {
+        info!(socket = %socket.display(), interval_seconds = config.interval.as_secs(), allow_list = %config.allow_list, "ready for the driver");
+    }
+    let _background = background.drop_guard();
+    Ok(ServerHandle {
+        sockets,
+        admin_address,
+        metrics,
+        readiness,
+        service,
+        cache,
+        stop,
+        _background,
+        tasks,
+    })
+}
+
+impl ServerHandle {
+    /// Stops accepting mounts, and lets those in flight finish for at most 20 s.
+    pub async fn stop(self) {
+        let _stopping: Latch = self.readiness.latch("shutting down");
+        self.stop.cancel();
+        self.tasks.close();
+        info!("shutting down: waiting for mounts in flight");
+        if timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            warn!("mounts were still in flight after {DRAIN:?}; kubelet will retry them");
+        }
+        self.cache.close().await;
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The parts that need the API server.
+struct Kubernetes {
+    client: kube::Client,
+    classes: Classes,
+    service_accounts: ServiceAccounts,
+    events: Events,
+}
+
+fn watch_classes(
+    client: kube::Client,
+    readiness: &Readiness,
+    background: &CancellationToken,
+) -> Classes {
+    let (classes, watch) = Classes::watch(client);
+    spawn_until(background, watch);
+    let latch = readiness.latch("the first list of SecretProviderClasses from the API server");
+    let awaited = classes.clone();
+    spawn_until(background, async move {
+        awaited.ready().await;
+        drop(latch);
+    });
+    classes
+}
+
+/// Serves one socket per provider name.
+fn serve_sockets(
+    dir: &std::path::Path,
+    provider_names: &[String],
+    service: &MountService,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Vec<PathBuf>> {
+    // Bind all sockets first: if one cannot be bound, none is served.
     let mut sockets = Vec::new();
-    let mut bound = Vec::new();
-    for name in &config.provider_names {
-        let path = config.socket_dir.join(format!("{name}.sock"));
-        bound.push(socket::bind(&path)?);
+    let mut listeners = Vec::new();
+    for name in provider_names {
+        let path = dir.join(format!("{name}.sock"));
+        listeners.push(socket::bind(&path)?);
         sockets.push(path);
     }
-    let Some(first) = sockets.first().cloned() else {
-        bail!("no provider name is given")
-    };
-    for listener in bound {
-        let service = CsiDriverProviderServer::new(provider.clone())
+    if sockets.is_empty() {
+        bail!("no provider name is set")
+    }
+    for listener in listeners {
+        let service = CsiDriverProviderServer::new(service.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let server = Server::builder()
@@ -172,128 +403,21 @@ pub async fn start(config: Config, outside: Outside) -> Result<Running> {
             .serve_with_incoming_shutdown(listener.incoming(), stop.clone().cancelled_owned());
         tasks.spawn(async move {
             if let Err(error) = server.await {
-                warn!(%error, "a socket's server ended");
+                warn!(%error, "the server of a socket failed");
             }
         });
     }
-
-    let admin_address = match config.admin_address {
-        Some(address) => {
-            let admin = Admin {
-                metrics: Arc::clone(&metrics),
-                readiness: readiness.clone(),
-                socket: first,
-            };
-            Some(serve_admin(address, admin, background.clone()).await?)
-        }
-        None => None,
-    };
-    if let (Some(rotation), Some(client), Some(classes)) = (config.rotation, client, classes) {
-        let with = With {
-            client,
-            classes,
-            cloud,
-            provider: provider.clone(),
-            provider_names: config.provider_names,
-            interval: config.interval,
-            clock,
-            jitter,
-            metrics: Arc::clone(&metrics),
-        };
-        tasks.spawn(rotation::run(rotation, with, stop.clone()));
-    }
-    let swept = provider.clone();
-    spawn_until(&background, async move {
-        let mut ticks = interval(SWEEP_EVERY);
-        loop {
-            ticks.tick().await;
-            swept.sweep();
-            if let Some(accounts) = &accounts {
-                accounts.sweep();
-            }
-        }
-    });
-    spawn_until(&background, store.clone().save_changes());
-    drop(starting);
-    for socket in &sockets {
-        info!(socket = %socket.display(), interval_seconds = config.interval.as_secs(), allow_list = %config.allow_list, "ready for the driver");
-    }
-    let _background = background.drop_guard();
-    Ok(Running {
-        sockets,
-        admin_address,
-        metrics,
-        readiness,
-        provider,
-        store,
-        stop,
-        _background,
-        tasks,
-    })
+    Ok(sockets)
 }
 
-impl Running {
-    /// Stops accepting, lets mounts in flight end, for at most 20 s.
-    pub async fn stop(self) {
-        let _stopping: Latch = self.readiness.latch("the end: the process is stopping");
-        self.stop.cancel();
-        self.tasks.close();
-        info!("stopping: no new mounts, those in flight may end");
-        if timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            warn!("mounts were still in flight after {DRAIN:?}; kubelet repeats them");
-        }
-        self.store.close().await;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-fn watch_kube(
-    client: kube::Client,
-    readiness: &Readiness,
-    background: &CancellationToken,
-    clock: Clock,
-) -> (Classes, Accounts, Events) {
-    let (classes, watch) = Classes::watch(client.clone());
-    spawn_until(background, watch);
-    let latch = readiness.latch("the API server: first list of SecretProviderClasses");
-    let awaited = classes.clone();
-    spawn_until(background, async move {
-        awaited.ready().await;
-        drop(latch);
-    });
-    (
-        classes,
-        Accounts::new(client.clone()),
-        Events::new(client, clock),
-    )
-}
-
-async fn serve_admin(
-    address: SocketAddr,
-    admin: Admin,
-    stop: CancellationToken,
-) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(address)
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
         .await
-        .with_context(|| format!("--admin-address {address} cannot be bound"))?;
-    let address = listener.local_addr()?;
-    spawn_until(&stop, async move {
-        // axum's accept loop has no end of its own.
-        let _ = axum::serve(listener, admin::router(admin)).await;
-    });
-    Ok(address)
+        .with_context(|| format!("cannot bind --admin-address {address}"))
 }
 
-/// Runs a task that ends with the process or the `Running`.
-fn spawn_until(
-    stop: &CancellationToken,
-    work: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<Option<()>> {
+/// Runs a task that ends with `stop`.
+fn spawn_until(stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.clone();
-    tokio::spawn(async move { stop.run_until_cancelled(work).await })
+    tokio::spawn(async move { stop.run_until_cancelled(work).await });
 }

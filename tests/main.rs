@@ -1,8 +1,10 @@
-//! The tests, in one binary: one link step. Each module drives the program through a public edge.
+//! The integration tests, in one binary so that they link once. Each module uses the program through one of
+//! its public interfaces.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod architecture;
+mod cache;
 mod canary;
 mod chart;
 mod cli;
@@ -18,5 +20,5 @@ mod scale;
 mod sdk;
 mod serve;
 mod socket;
-mod store;
+
 mod support;

@@ -1,7 +1,7 @@
 //! The README tells all, and nothing that is not there.
 
-use super::support::program::{run, text};
-use super::support::world::{Setup, World};
+use crate::support::program::{run, text};
+use crate::support::test_node::{Setup, TestNode};
 use serde_json::json;
 
 const README: &str = include_str!("../README.md");
@@ -29,19 +29,19 @@ async fn every_flag_of_serve_stands_in_the_readme() {
 #[tokio::test]
 async fn every_metric_stands_in_the_readme() {
     // Some appear with the first thing to count.
-    let world = World::with(Setup {
+    let node = TestNode::with(Setup {
         env: Vec::new(),
         ..Setup::default()
     })
     .await;
-    world.create("a", "one").await;
+    node.create("a", "one").await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
-    world.apply_for("app", objects, &["a"]).await;
+    node.apply_for("app", objects, &["a"]).await;
     let once =
         json!({"match": {"operation": "ShowSecretVersion"}, "times": 1, "fault": {"status": 429}});
-    world.fault(once).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    let metrics = world.metrics().await;
+    node.fault(once).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    let metrics = node.metrics().await;
     let families: Vec<_> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -75,7 +75,7 @@ async fn every_metric_stands_in_the_readme() {
 
 #[test]
 fn every_field_and_parameter_stands_in_the_readme() {
-    use dew_provider::provider::parameters::PARAMETERS;
+    use dew_provider::class::parameters::PARAMETERS;
     for name in PARAMETERS.iter().filter(|name| **name != "agency") {
         assert!(README.contains(&format!("`{name}`")), "{name}");
     }

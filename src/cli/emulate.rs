@@ -10,11 +10,11 @@ use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::clock::Clock;
-use crate::emulator::{
+use crate::sim::huawei::{
     Account, Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
     LatestMeans, Rights, TokenMode,
 };
+use crate::util::clock::Clock;
 
 const AFTER_HELP: &str = r#"Example:
   dew-provider emulate --state /tmp/cloud.json
@@ -28,7 +28,7 @@ Control, unsigned (keep the address on loopback):
                                            truncate, wrong_content_length,
                                            slow_body {chunk_bytes, delay_ms},
                                            clock_skew_seconds, expire_tokens
-  GET, DELETE /_emulator/calls             the signed calls seen
+  GET, DELETE /_emulator/calls             the signed calls received
   PUT /_emulator/secrets/{name}/state      {"state": "DISABLED"}
   PUT /_emulator/clock                     {"offset_seconds": 1200}"#;
 
@@ -39,7 +39,7 @@ pub struct EmulateArgs {
     /// Address to listen on.
     #[arg(long, env = "DEW_EMULATE_LISTEN", default_value = "127.0.0.1:7780")]
     listen: SocketAddr,
-    /// File that keeps the secrets between runs, values in it; in memory without it.
+    /// File for the secrets and their values, so that they survive a restart; in memory only if not set.
     #[arg(long, env = "DEW_EMULATE_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
     /// Access key of the account.
@@ -51,10 +51,10 @@ pub struct EmulateArgs {
     /// Region of the account's project.
     #[arg(long, env = "DEW_EMULATE_REGION", default_value = DEMO_REGION)]
     region: String,
-    /// Project id of the account in the region.
+    /// Project ID of the account in the region.
     #[arg(long, env = "DEW_EMULATE_PROJECT_ID", default_value = DEMO_PROJECT)]
     project_id: String,
-    /// Version that `latest` names where SYSCURRENT was moved off the newest.
+    /// Version that `latest` returns if SYSCURRENT is not on the newest one.
     #[arg(
         long,
         env = "DEW_EMULATE_LATEST",
@@ -62,13 +62,13 @@ pub struct EmulateArgs {
         default_value = "syscurrent"
     )]
     latest: LatestMeans,
-    /// Status of a secret that does not exist.
+    /// HTTP status for a secret that does not exist.
     #[arg(long, env = "DEW_EMULATE_NOT_FOUND", default_value = "404", value_parser = ["404", "400"])]
     not_found: String,
-    /// Status of a successful DeleteSecret.
+    /// HTTP status of a successful DeleteSecret.
     #[arg(long, env = "DEW_EMULATE_DELETE_STATUS", default_value = "204", value_parser = ["204", "200"])]
     delete_status: String,
-    /// Session tokens of the metadata service.
+    /// How the metadata service treats session tokens.
     #[arg(
         long,
         env = "DEW_EMULATE_METADATA_TOKEN",
@@ -76,10 +76,10 @@ pub struct EmulateArgs {
         default_value = "optional"
     )]
     metadata_token: TokenMode,
-    /// The server has no cloud service agency: the metadata service gives no keys.
+    /// Return no keys from the metadata service, as on an ECS node without an agency.
     #[arg(long, env = "DEW_EMULATE_NO_AGENCY")]
     no_agency: bool,
-    /// Do not lock the access key after 5 refused requests in a row.
+    /// Do not lock the access key after 5 rejected requests in a row.
     #[arg(long, env = "DEW_EMULATE_NO_KEY_LOCK")]
     no_key_lock: bool,
 }
@@ -111,7 +111,7 @@ pub async fn run(args: EmulateArgs) -> Result<()> {
         log_calls: true,
     };
     let emulator = Emulator::start(listener, config, Clock::system())?;
-    // Nobody may be reading; the emulator serves all the same.
+    // Standard output may be closed; the emulator runs all the same.
     let _ = std::io::stdout().write_all(greeting(&args, &emulator.url()).as_bytes());
     tokio::select! {
         _ = terminate.recv() => {}
@@ -121,12 +121,12 @@ pub async fn run(args: EmulateArgs) -> Result<()> {
     Ok(())
 }
 
-/// What to do with it. A secret key of the caller's own is not shown.
+/// How to use the emulator. Shows the secret key only if it is the default one.
 fn greeting(args: &EmulateArgs, url: &str) -> String {
     let secret_key = if args.secret_key == DEMO_SECRET_KEY {
         DEMO_SECRET_KEY
     } else {
-        "(as given)"
+        "(as configured)"
     };
     format!(
         "Emulated Huawei Cloud\n\

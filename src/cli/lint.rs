@@ -23,7 +23,7 @@ pub struct LintArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Names of this provider, parted by commas; classes of others are left alone
+    /// Names of this provider, comma-separated; classes of other providers are skipped
     #[arg(
         long = "provider-name",
         env = "DEW_PROVIDER_NAME",
@@ -34,10 +34,10 @@ pub struct LintArgs {
     pub provider_names: Vec<String>,
 }
 
-/// Checks the files and prints what it found.
+/// Checks the files and prints the findings. The exit code is 1 if there is an error.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// If a file cannot be read.
 pub fn run(args: &LintArgs) -> Result<ExitCode> {
     let mut report = Report::default();
     for file in &args.files {
@@ -61,7 +61,7 @@ pub fn run(args: &LintArgs) -> Result<ExitCode> {
     let errors = report.errors();
     writeln!(
         out,
-        "checked {} SecretProviderClasses and {} ServiceAccounts ({} other objects left alone): {errors} errors, {} warnings",
+        "checked {} SecretProviderClasses and {} ServiceAccounts ({} other objects skipped): {errors} errors, {} warnings",
         report.classes,
         report.accounts,
         report.others,

@@ -1,24 +1,34 @@
-//! The command line.
+//! The command line: flags only, one file per command.
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "sim")]
 pub mod demo;
+mod duration;
+#[cfg(feature = "sim")]
 pub mod emulate;
 pub mod lint;
 pub mod secret;
 pub mod serve;
 
-const EXAMPLE: &str = "\
+#[cfg(feature = "sim")]
+const EXAMPLES: &str = "\
 Examples:
-  dew-provider demo                        see a mount, a new version and an outage, without a cluster
-  dew-provider lint my-class.yaml          check manifests before they are applied
-  dew-provider help serve                  all flags of the provider";
+  dew-provider demo                        show a mount, a new version and an outage, without a cluster
+  dew-provider lint my-class.yaml          check manifests before applying them
+  dew-provider help serve                  show all flags of the provider";
+
+#[cfg(not(feature = "sim"))]
+const EXAMPLES: &str = "\
+Examples:
+  dew-provider lint my-class.yaml          check manifests before applying them
+  dew-provider help serve                  show all flags of the provider";
 
 /// A Secrets Store CSI provider for Huawei Cloud CSMS.
 #[derive(Parser)]
-#[command(name = "dew-provider", version, about, max_term_width = 100, after_help = EXAMPLE)]
+#[command(name = "dew-provider", version, about, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -28,9 +38,11 @@ pub struct Cli {
 pub enum Command {
     /// Serve the Secrets Store CSI Driver on this node
     Serve(Box<serve::ServeArgs>),
-    /// See a mount, a new version and a failing cloud, without a cluster
+    /// Show a mount, a new version and an outage, without a cluster
+    #[cfg(feature = "sim")]
     Demo(demo::DemoArgs),
-    /// Serve an emulated Huawei Cloud that checks every signature
+    /// Serve an emulated Huawei Cloud that verifies every signature
+    #[cfg(feature = "sim")]
     Emulate(Box<emulate::EmulateArgs>),
     /// Check SecretProviderClasses and ServiceAccounts in files
     Lint(lint::LintArgs),

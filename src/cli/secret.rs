@@ -1,4 +1,4 @@
-//! `dew-provider secret`: secrets of CSMS from the command line.
+//! `dew-provider secret`: manages secrets of CSMS from the command line.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -6,22 +6,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::serve::CloudArgs;
-use crate::clock::{Clock, Jitter};
-use crate::cloud::{Caller, Cloud, Env, NewSecret, Region, Secret, SecretValue, VersionMetadata};
-use crate::observe::metrics::CloudMetrics;
-use crate::secret::SecretBytes;
+use crate::cloud::{Caller, Cloud, Csms, NewSecret, Region, Secret, SecretValue, VersionMetadata};
+use crate::telemetry::metrics::CloudMetrics;
+use crate::util::clock::{Clock, Jitter};
+use crate::util::env::Env;
+use crate::util::secret_bytes::SecretBytes;
 
-/// What one command may take, tries included.
-const BUDGET: Duration = Duration::from_secs(45);
-/// Most bytes of a value that are read; CSMS takes 32 KiB.
+/// Limit of one command, retries included.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(45);
+/// Largest value that is read, in bytes; CSMS accepts 32 KiB.
 const MAX_VALUE: u64 = 1024 * 1024;
 
 const EXAMPLE: &str = "\
@@ -35,7 +34,7 @@ ECS node's agency):
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct SecretArgs {
-    /// What to do
+    /// The action.
     #[command(subcommand)]
     pub action: Action,
 
@@ -43,11 +42,11 @@ pub struct SecretArgs {
     #[arg(long, env = "DEW_REGION", global = true)]
     pub region: Option<Region>,
 
-    /// Project id; without it IAM is asked
+    /// Project ID; looked up in IAM if not set
     #[arg(long, env = "DEW_PROJECT_ID", value_name = "ID", global = true)]
     pub project_id: Option<String>,
 
-    /// How answers look
+    /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     pub format: Format,
 
@@ -56,29 +55,29 @@ pub struct SecretArgs {
     pub cloud: CloudArgs,
 }
 
-/// How answers look.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Columns.
     #[default]
     Table,
-    /// JSON as the API gives it.
+    /// JSON as in the API.
     Json,
 }
 
-/// Where a value comes from: never an argument, which other users of the machine can see.
+/// The source of a value; never an argument, which other users of the machine can see.
 #[derive(Args, Clone, Debug)]
 pub struct ValueArgs {
     /// File with the value, byte for byte; - is standard input
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Store as binary; needed where the value is not UTF-8 text
+    /// Store as binary; required if the value is not UTF-8 text
     #[arg(long)]
     pub binary: bool,
 }
 
-/// What to do.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
     /// Create a secret; the value becomes v1
@@ -88,10 +87,10 @@ pub enum Action {
         /// The value
         #[command(flatten)]
         value: ValueArgs,
-        /// What it is for
+        /// Description
         #[arg(long)]
         description: Option<String>,
-        /// KMS key that encrypts it; CSMS's own where not given
+        /// KMS key that encrypts it; CSMS's default key if not set
         #[arg(long, value_name = "UUID")]
         kms_key_id: Option<String>,
     },
@@ -102,7 +101,7 @@ pub enum Action {
         /// The value
         #[command(flatten)]
         value: ValueArgs,
-        /// Stages that the version takes over; SYSCURRENT where none is given
+        /// Stages to move to the version; SYSCURRENT if not set
         #[arg(long = "stage", value_name = "STAGE")]
         stages: Vec<String>,
     },
@@ -134,7 +133,7 @@ pub enum Action {
 /// Runs one command.
 ///
 /// # Errors
-/// What CSMS refused, or a value that cannot be read.
+/// If CSMS rejects the request, or the value cannot be read.
 pub async fn run(args: SecretArgs) -> Result<()> {
     let env = Env::from_process();
     let (clock, jitter) = (Clock::system(), Jitter::from_system());
@@ -148,14 +147,15 @@ pub async fn run(args: SecretArgs) -> Result<()> {
     let region = args
         .region
         .clone()
-        .ok_or_else(|| anyhow!("no region: give --region"))?;
+        .ok_or_else(|| anyhow!("no region: set --region"))?;
     let credentials = cloud.own_credentials(&env, None)?;
+    let csms = Csms::new(cloud);
     let caller = Caller {
         region,
         project: args.project_id.clone(),
         credentials,
     };
-    let deadline = Instant::now() + BUDGET;
+    let deadline = Instant::now() + COMMAND_TIMEOUT;
     let format = args.format;
     match args.action {
         Action::Create {
@@ -171,7 +171,7 @@ pub async fn run(args: SecretArgs) -> Result<()> {
                 description,
                 value,
             };
-            let made = cloud.create_secret(&caller, new, deadline).await?;
+            let made = csms.create_secret(&caller, new, deadline).await?;
             show_secrets(format, &[made])
         }
         Action::Put {
@@ -180,7 +180,7 @@ pub async fn run(args: SecretArgs) -> Result<()> {
             stages,
         } => {
             let value = read_value(&value)?;
-            let made = cloud
+            let made = csms
                 .create_secret_version(&caller, &name, value, &stages, deadline)
                 .await?;
             show_versions(format, &[made])
@@ -192,32 +192,31 @@ pub async fn run(args: SecretArgs) -> Result<()> {
         } => {
             let version = match stage {
                 Some(stage) => {
-                    cloud
-                        .show_secret_stage(&caller, &name, &stage, deadline)
+                    csms.show_secret_stage(&caller, &name, &stage, deadline)
                         .await?
                         .version_id
                 }
                 None => version,
             };
-            let found = cloud
+            let found = csms
                 .show_secret_version(&caller, &name, &version, deadline)
                 .await?;
             match format {
                 Format::Table => print(found.value.bytes().expose()),
-                Format::Json => print_json(&Shown::of(&found.metadata, &found.value)),
+                Format::Json => print_json(&VersionOutput::of(&found.metadata, &found.value)),
             }
         }
-        Action::List => show_secrets(format, &cloud.list_secrets(&caller, deadline).await?),
+        Action::List => show_secrets(format, &csms.list_secrets(&caller, deadline).await?),
         Action::Versions { name } => show_versions(
             format,
-            &cloud.list_secret_versions(&caller, &name, deadline).await?,
+            &csms.list_secret_versions(&caller, &name, deadline).await?,
         ),
     }
 }
 
-/// A version with its value, for who asked for it as JSON.
+/// A version with its value, as JSON.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct VersionOutput<'a> {
     version_metadata: &'a VersionMetadata,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_string: Option<&'a str>,
@@ -225,7 +224,7 @@ struct Shown<'a> {
     secret_binary: Option<Zeroizing<String>>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> VersionOutput<'a> {
     fn of(version_metadata: &'a VersionMetadata, value: &'a SecretValue) -> Self {
         let (secret_string, secret_binary) = match value {
             SecretValue::Text(text) => (text.expose_str(), None),
@@ -247,7 +246,9 @@ fn read_value(args: &ValueArgs) -> Result<SecretValue> {
     if args.file == Path::new("-") {
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
-            tell("type the value, then Ctrl-D (it is shown as you type; a file or pipe is safer)");
+            note(
+                "type the value, then Ctrl-D (it is visible as you type; a file or pipe is safer)",
+            );
         }
         stdin
             .lock()
@@ -258,10 +259,10 @@ fn read_value(args: &ValueArgs) -> Result<SecretValue> {
         let shown = args.file.display();
         std::fs::File::open(&args.file)
             .and_then(|file| file.take(MAX_VALUE).read_to_end(&mut bytes))
-            .with_context(|| format!("{shown} cannot be read"))?;
+            .with_context(|| format!("cannot read {shown}"))?;
     }
     if bytes.is_empty() {
-        bail!("the value is empty: CSMS takes 1 to 32768 bytes");
+        bail!("the value is empty: CSMS accepts 1 to 32768 bytes");
     }
     if args.binary {
         return Ok(SecretValue::Binary(SecretBytes::new(std::mem::take(
@@ -269,11 +270,11 @@ fn read_value(args: &ValueArgs) -> Result<SecretValue> {
         ))));
     }
     if std::str::from_utf8(&bytes).is_err() {
-        bail!("the value is not UTF-8 text: give --binary to store it byte for byte");
+        bail!("the value is not UTF-8 text: use --binary to store it byte for byte");
     }
     if bytes.ends_with(b"\n") {
-        tell(
-            "the value ends in a line break, which is stored with it (printf adds none, echo does)",
+        note(
+            "the value ends with a newline, which is stored with it (echo adds one, printf does not)",
         );
     }
     Ok(SecretValue::Text(SecretBytes::new(std::mem::take(
@@ -319,10 +320,23 @@ fn date(milliseconds: Option<i64>) -> String {
 }
 
 fn print_table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(head.iter().copied());
-    table.add_rows(rows);
-    print(format!("{}\n", table.trim_fmt()).as_bytes())
+    let head = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:width$}   "))
+            .collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    print(text.as_bytes())
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
@@ -337,7 +351,7 @@ fn print(bytes: &[u8]) -> Result<()> {
     Ok(out.flush()?)
 }
 
-#[allow(clippy::print_stderr)] // a word to the person at the terminal, beside the answer
-fn tell(text: &str) {
+#[allow(clippy::print_stderr)] // a note for the user, separate from the output
+fn note(text: &str) {
     eprintln!("dew-provider: {text}");
 }

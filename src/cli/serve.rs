@@ -10,25 +10,27 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::clock::{Clock, Jitter};
-use crate::cloud::{self, Env, Region};
-use crate::interval::RotationPollInterval;
-use crate::observe::{self, LogFormat};
-use crate::provider::authorize::AllowListMode;
-use crate::rotation;
-use crate::serve::{self, Config, Outside};
+use super::duration;
+use crate::cloud::{CloudConfig, Region, tcp};
+use crate::node::hardening;
+use crate::node::mount::authorize::AllowListMode;
+use crate::serve::{self, Dependencies, RotationConfig, ServeConfig};
+use crate::telemetry::{self, LogFormat};
+use crate::util::clock::{Clock, Jitter};
+use crate::util::env::Env;
+use crate::util::poll_interval::RotationPollInterval;
 
 const EXAMPLE: &str = "\
-Example, without a cluster, against the emulator of `dew-provider emulate`:
+Example, without a cluster, against a local emulator of Huawei Cloud:
   HUAWEICLOUD_SDK_AK=… HUAWEICLOUD_SDK_SK=… dew-provider serve \\
     --socket-dir /tmp/providers --service-account-allow-list off --region cn-north-4 \\
     --csms-endpoint http://127.0.0.1:7780 --iam-endpoint http://127.0.0.1:7780";
 
-/// Flags of `serve`. Each is an environment variable too.
+/// Flags of `serve`. Each can also be set by an environment variable.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct ServeArgs {
-    /// Folder in which the driver looks for providers' sockets
+    /// Directory in which the driver looks for the sockets of providers
     #[arg(
         long,
         env = "DEW_SOCKET_DIR",
@@ -37,19 +39,19 @@ pub struct ServeArgs {
     )]
     pub socket_dir: PathBuf,
 
-    /// Names under which SecretProviderClasses find this provider, parted by commas
+    /// Names by which SecretProviderClasses refer to this provider, comma-separated; one socket per name
     #[arg(long = "provider-name", env = "DEW_PROVIDER_NAME", default_value = "cce", value_delimiter = ',', value_parser = provider_name, value_name = "NAME")]
     pub provider_names: Vec<String>,
 
-    /// Region of SecretProviderClasses that name none, such as cn-north-4
+    /// Region of SecretProviderClasses that set none, such as cn-north-4
     #[arg(long, env = "DEW_REGION")]
     pub region: Option<Region>,
 
-    /// Project id of that region; without it IAM is asked once
+    /// Project ID of that region; looked up in IAM if not set
     #[arg(long, env = "DEW_PROJECT_ID", value_name = "ID")]
     pub project_id: Option<String>,
 
-    /// How old the latest version may be in pods that run: 1m to 1440m
+    /// Maximum age of the latest version in running pods: 1m to 1440m
     #[arg(
         long,
         env = "DEW_ROTATION_POLL_INTERVAL",
@@ -58,39 +60,38 @@ pub struct ServeArgs {
     )]
     pub rotation_poll_interval: RotationPollInterval,
 
-    /// For how long pods may get what was fetched before while CSMS cannot be asked, such as 24h or
-    /// 30m; 0 for never
+    /// How long cached values may be served while CSMS is unreachable, such as 24h or 30m; 0 for never
     #[arg(
         long,
         env = "DEW_STALE_LIMIT",
         default_value = "24h",
-        value_parser = stale_limit,
+        value_parser = duration::stale_limit,
         value_name = "TIME"
     )]
     pub stale_limit: Duration,
 
-    /// Folder on a tmpfs in which what was fetched is kept, so that it can stand in after a restart
-    /// too; without it, it is in memory only
+    /// Directory on a tmpfs for cached values, so that they survive a restart of the provider; in memory
+    /// only if not set
     #[arg(long, env = "DEW_STORE_DIR", value_name = "DIR")]
     pub store_dir: Option<PathBuf>,
 
-    /// Questions about versions per second that the leader asks for all nodes
+    /// Polls of secret versions per second, made by the leader for the whole cluster
     #[arg(long, env = "DEW_ROTATION_QPS", default_value = "5", value_name = "N")]
     pub rotation_qps: NonZeroU32,
 
-    /// Over what time nodes spread the fetch of a version that all of them need, such as 5s; more where
-    /// the account's limit asks for it
+    /// Minimum time over which nodes spread the fetch of a new version, such as 5s; longer if the account's
+    /// rate limit requires it
     #[arg(
         long,
         env = "DEW_ROTATION_SPREAD",
         default_value = "5s",
-        value_parser = spread,
+        value_parser = duration::spread,
         value_name = "TIME"
     )]
     pub rotation_spread: Duration,
 
-    /// CSI socket of the driver, by which changes get into pods at once; empty, or where it is not
-    /// there, kubelet brings them within 60 to 90 s
+    /// CSI socket of the driver, through which changes reach running pods at once; if empty or missing,
+    /// kubelet delivers them within 60 to 90 s
     #[arg(
         long,
         env = "DEW_DRIVER_SOCKET",
@@ -99,11 +100,11 @@ pub struct ServeArgs {
     )]
     pub driver_socket: String,
 
-    /// Name of this node; without it changes wait for kubelet
+    /// Name of this node; without it, kubelet delivers changes
     #[arg(long, env = "DEW_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Namespace of the Lease by which one provider of the cluster leads
+    /// Namespace of the Lease with which the providers elect a leader
     #[arg(
         long,
         env = "DEW_NAMESPACE",
@@ -112,7 +113,7 @@ pub struct ServeArgs {
     )]
     pub namespace: String,
 
-    /// Whether the ServiceAccount's annotation cce.io/dew-resource must list the secrets
+    /// Whether the annotation cce.io/dew-resource of the ServiceAccount must list the secrets
     #[arg(
         long,
         env = "DEW_SERVICE_ACCOUNT_ALLOW_LIST",
@@ -122,7 +123,7 @@ pub struct ServeArgs {
     )]
     pub service_account_allow_list: AllowListMode,
 
-    /// Kubeconfig file; without it the pod's own ServiceAccount is used
+    /// Kubeconfig file; the ServiceAccount of the pod if not set
     #[arg(long, env = "DEW_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -139,7 +140,7 @@ pub struct ServeArgs {
     )]
     pub admin_address: SocketAddr,
 
-    /// Whether log lines are for people or JSON
+    /// Format of log lines
     #[arg(
         long,
         env = "DEW_LOG_FORMAT",
@@ -149,7 +150,7 @@ pub struct ServeArgs {
     )]
     pub log_format: LogFormat,
 
-    /// Lowest level that is logged; by module too, such as info,dew_provider::cloud=debug
+    /// Log level, also by module, such as info,dew_provider::cloud=debug
     #[arg(
         long,
         env = "DEW_LOG_LEVEL",
@@ -159,14 +160,14 @@ pub struct ServeArgs {
     pub log_level: String,
 }
 
-/// Flags of every command that calls Huawei Cloud.
+/// Flags of all commands that call Huawei Cloud.
 #[derive(Args, Clone, Debug)]
 pub struct CloudArgs {
-    /// URL of CSMS instead of the region's; {region} in it is filled in
+    /// URL of CSMS instead of the region's; {region} is substituted
     #[arg(long, env = "DEW_CSMS_ENDPOINT", value_name = "URL")]
     pub csms_endpoint: Option<String>,
 
-    /// URL of IAM instead of the region's; {region} in it is filled in
+    /// URL of IAM instead of the region's; {region} is substituted
     #[arg(long, env = "DEW_IAM_ENDPOINT", value_name = "URL")]
     pub iam_endpoint: Option<String>,
 
@@ -174,20 +175,20 @@ pub struct CloudArgs {
     #[arg(long, env = "DEW_METADATA_ENDPOINT", value_name = "URL")]
     pub metadata_endpoint: Option<String>,
 
-    /// PEM file of the only certificate authorities to trust, instead of the system's
+    /// PEM file with the CA certificates to trust instead of the system's
     #[arg(long, env = "DEW_CA_BUNDLE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
 
-    /// CSMS calls per second; the account's limit is 20 for all nodes together
+    /// CSMS calls per second; an account's limit is 20 for all nodes together
     #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_name = "N")]
     pub csms_qps: NonZeroU32,
 
-    /// CSMS calls that may be made at once after a quiet time
+    /// CSMS calls that may be made at once after a quiet period
     #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_name = "N")]
     pub csms_burst: NonZeroU32,
 }
 
-impl From<CloudArgs> for cloud::Config {
+impl From<CloudArgs> for CloudConfig {
     fn from(args: CloudArgs) -> Self {
         Self {
             csms_endpoint: args.csms_endpoint,
@@ -204,21 +205,21 @@ impl From<CloudArgs> for cloud::Config {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps the provider from starting.
+/// If the provider cannot start.
 pub async fn run(args: ServeArgs) -> Result<()> {
-    observe::init_logs(args.log_format, &args.log_level)
+    telemetry::init_logs(args.log_format, &args.log_level)
         .map_err(|error| anyhow!("--log-level {:?}: {error}", args.log_level))?;
-    refuse_core_dumps();
+    hardening::refuse_core_dumps();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let outside = Outside {
+    let dependencies = Dependencies {
         env: Env::from_process(),
         clock: Clock::system(),
         jitter: Jitter::from_system(),
-        dial: cloud::tcp(),
+        dial: tcp(),
         kube: kube_client(&args).await?,
     };
-    let config = Config {
+    let config = ServeConfig {
         socket_dir: args.socket_dir,
         provider_names: args.provider_names,
         region: args.region,
@@ -228,7 +229,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         store_dir: args.store_dir,
         allow_list: args.service_account_allow_list,
         cloud: args.cloud.into(),
-        rotation: Some(rotation::Config {
+        rotation: Some(RotationConfig {
             qps: args.rotation_qps,
             spread: args.rotation_spread,
             node_name: args.node_name.filter(|name| !name.is_empty()),
@@ -239,7 +240,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         }),
         admin_address: Some(args.admin_address),
     };
-    let running = serve::start(config, outside).await?;
+    let running = serve::start(config, dependencies).await?;
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM"),
         _ = interrupt.recv() => info!("SIGINT"),
@@ -253,64 +254,23 @@ async fn kube_client(args: &ServeArgs) -> Result<Option<kube::Client>> {
     match (crate::kube::config(args.kubeconfig.as_deref()).await, mode) {
         (Ok(config), _) => kube::Client::try_from(config)
             .map(Some)
-            .context("the Kubernetes client cannot be made"),
+            .context("cannot create the Kubernetes client"),
         (Err(why), AllowListMode::Off) if args.kubeconfig.is_none() => {
             warn!(
                 %why,
-                "without Kubernetes, volumeAttributes of pods can override region, project and credentials"
+                "not connected to Kubernetes: pods can override region, project and credentials in volumeAttributes"
             );
             Ok(None)
         }
+        (Err(why), AllowListMode::Off) => Err(anyhow!("--kubeconfig cannot be used: {why}")),
         (Err(why), _) => Err(anyhow!(
-            "--service-account-allow-list {mode} needs Kubernetes, and there is no connection: {why}. \
-             Run in a pod, give --kubeconfig, or set --service-account-allow-list off"
+            "--service-account-allow-list {mode} requires Kubernetes, and there is no connection: {why}. \
+             Run in a pod, set --kubeconfig, or set --service-account-allow-list off"
         )),
     }
 }
 
-fn stale_limit(text: &str) -> Result<Duration, String> {
-    let units = [('h', 60 * 60), ('m', 60)];
-    time(text, units, 7 * 24 * 60 * 60).ok_or_else(|| {
-        "write hours or minutes up to 168h, such as 24h or 30m, or 0 for never".to_owned()
-    })
-}
-
-fn spread(text: &str) -> Result<Duration, String> {
-    time(text, [('m', 60), ('s', 1)], 60 * 60).ok_or_else(|| {
-        "write seconds or minutes up to 60m, such as 5s or 1m, or 0 for none".to_owned()
-    })
-}
-
-/// A whole number with its unit, up to so many seconds, or a bare 0.
-fn time(text: &str, units: [(char, u64); 2], most: u64) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (digits, unit) = units
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let count: u64 = digits.parse().ok().filter(|_| plain)?;
-    let seconds = count.checked_mul(unit).filter(|seconds| *seconds <= most)?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// A core file would hold every secret.
-fn refuse_core_dumps() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        warn!(%error, "core files could not be limited to nothing");
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        warn!(%error, "the process could not be made undumpable");
-    }
-}
-
-/// The driver's own rule for names (v1.6.0, provider_client.go).
+/// The driver's rule for names. Source: driver v1.6.0, provider_client.go.
 fn provider_name(name: &str) -> Result<String, String> {
     let fits = (1..=30).contains(&name.len())
         && name

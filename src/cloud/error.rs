@@ -1,24 +1,26 @@
-//! What can go wrong with a call to the cloud, told so that a person can act on it.
+//! Errors of calls to the cloud.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What a failure means for the caller. Decides retries, gRPC codes and metric labels.
+use crate::util::single_flight::FlightError;
+
+/// What a failure means to the caller. Determines retries, gRPC codes and metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The request was refused as wrong (400 and not one of the below).
+pub enum ErrorKind {
+    /// The service rejected the request as invalid (400, unless another kind applies).
     Invalid,
     /// The secret, version or stage does not exist (404, CSMS.0005, CSMS.0106).
     NotFound,
-    /// It exists already (409).
+    /// It already exists (409).
     Conflict,
-    /// The secret is disabled, frozen or waits for deletion (CSMS.0103, CSMS.0109).
+    /// The secret is disabled, frozen or scheduled for deletion (CSMS.0103, CSMS.0109).
     Disabled,
-    /// The identity lacks a right, or its keys are not accepted (401, 403, CSMS.0302, CSMS.0401).
+    /// The identity lacks a permission, or its keys are rejected (401, 403, CSMS.0302, CSMS.0401).
     Denied,
-    /// The temporary keys are refused as expired; new ones may help.
+    /// The temporary keys have expired; new ones may help.
     CredentialsExpired,
-    /// The clocks differ by more than the 15 minutes that the gateway allows.
+    /// This clock and the service's differ by more than the 15 minutes that the gateway allows.
     ClockSkew,
     /// Too many requests (429, or the throttling text).
     Throttled,
@@ -26,17 +28,17 @@ pub enum Kind {
     Server,
     /// No connection could be made, or it broke.
     Connect,
-    /// No whole answer within the time-out of an attempt, or within the budget.
+    /// No complete response within the timeout of an attempt, or before the deadline.
     Timeout,
-    /// An answer that is not what the API promises: not JSON, cut off, fields missing.
+    /// The response does not match the API: not JSON, truncated, fields missing.
     Malformed,
-    /// No usable credentials; see `source`.
+    /// No usable credentials.
     Credentials,
-    /// This process is set up wrongly (unknown region, bad endpoint, project not found).
+    /// This process is misconfigured (unknown region, bad endpoint, project not found).
     Configuration,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The metric label.
     pub fn label(self) -> &'static str {
         match self {
@@ -65,8 +67,8 @@ impl Kind {
             .collect()
     }
 
-    /// Whether another region, or a value fetched earlier, may stand in: the service could not
-    /// answer, as opposed to having answered no.
+    /// Whether the service failed to respond, as opposed to rejecting the request. During an outage,
+    /// a value from another region or one fetched earlier may be served instead.
     pub fn is_outage(self) -> bool {
         matches!(
             self,
@@ -74,7 +76,7 @@ impl Kind {
         )
     }
 
-    /// All kinds, for tests that walk them.
+    /// All kinds, for tests that iterate over them.
     pub const ALL: [Self; 14] = [
         Self::Invalid,
         Self::NotFound,
@@ -93,35 +95,35 @@ impl Kind {
     ];
 }
 
-/// A call that failed for good: every retry that made sense was made.
+/// A call that failed after all retries.
 ///
-/// `Display` is one line for people: operation, host, status, the service's code and message,
-/// request id, tries. It never holds a body, a header or a key.
+/// `Display` is one line: operation, host, status, the service's code and message, request ID and
+/// attempts. It never contains a body, a header or a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     /// API operation, such as `ShowSecretVersion`.
     pub operation: &'static str,
-    /// What it means.
-    pub kind: Kind,
-    /// Host and port that were asked, where it came that far.
+    /// What the failure means.
+    pub kind: ErrorKind,
+    /// Host and port of the request, if one was sent.
     pub host: Option<String>,
-    /// HTTP status of the last answer.
+    /// HTTP status of the last response.
     pub status: Option<u16>,
     /// The service's own code, such as `CSMS.0106`.
     pub code: Option<String>,
-    /// The service's message, or ours where it gave none. One line, at most 300 characters.
+    /// The service's message, or ours if it gave none. One line, at most 300 characters.
     pub message: String,
-    /// `X-Request-Id` of the last answer: what Huawei's support asks for.
+    /// `X-Request-Id` of the last response, which Huawei's support needs.
     pub request_id: Option<String>,
-    /// How many times the call was sent.
+    /// Number of requests sent.
     pub attempts: u32,
-    /// Time from the first try to giving up.
+    /// Time from the first attempt to the last.
     pub elapsed: Duration,
 }
 
 impl ApiError {
-    /// A failure before anything was sent.
-    pub fn local(operation: &'static str, kind: Kind, message: impl Into<String>) -> Self {
+    /// An error that arises in this process, before anything is sent.
+    pub fn local(operation: &'static str, kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             operation,
             kind,
@@ -133,6 +135,21 @@ impl ApiError {
             attempts: 0,
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// The error of a call that was shared with other callers and has no result.
+    pub fn from_flight(operation: &'static str, error: FlightError) -> Self {
+        let (kind, message) = match error {
+            FlightError::TimedOut => (
+                ErrorKind::Timeout,
+                "timed out waiting for a request shared with other callers",
+            ),
+            FlightError::Panicked => (
+                ErrorKind::Server,
+                "internal error in dew-provider; please report this bug",
+            ),
+        };
+        Self::local(operation, kind, message)
     }
 }
 
@@ -151,12 +168,12 @@ impl fmt::Display for ApiError {
         }
         write!(f, "{}", self.message)?;
         if let Some(id) = &self.request_id {
-            write!(f, " (request id {id})")?;
+            write!(f, " (request ID {id})")?;
         }
         if self.attempts > 1 {
             write!(
                 f,
-                "; gave up after {} tries in {:.1} s",
+                "; gave up after {} attempts in {:.1} s",
                 self.attempts,
                 self.elapsed.as_secs_f64()
             )?;

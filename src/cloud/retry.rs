@@ -1,4 +1,4 @@
-//! Whether and when a call is tried again.
+//! Whether and when a call is retried.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,39 +6,39 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-/// Tries of one call, the first included.
-pub(super) const TRIES: u32 = 5;
+/// Attempts of one call, the first included.
+pub(super) const MAX_ATTEMPTS: u32 = 5;
 
-/// What a failed attempt may have done, which decides whether it may be repeated.
+/// Whether a failed attempt may be repeated, depending on what the service may have done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// The service answered for good.
+pub(super) enum Retryability {
+    /// The service's response is final.
     Never,
-    /// The request may have been carried out: only where doing it twice is as doing it once.
+    /// The service may have processed the request: repeat it only if it is idempotent.
     IfIdempotent,
-    /// The request was not carried out.
+    /// The service did not process the request.
     Always,
 }
 
-/// The longest wait before try `n + 1`, of which jitter takes any part: 200 ms × 2^(n - 1)
-/// (DEW best practices, "retry").
-pub(super) fn backoff_limit(tries: u32) -> Duration {
-    Duration::from_millis(200) * 2_u32.saturating_pow(tries.saturating_sub(1))
+/// Maximum wait after attempt `n`, from which full jitter chooses: 200 ms × 2^(n - 1).
+/// Source: DEW best practices, "retry".
+pub(super) fn backoff_limit(attempts: u32) -> Duration {
+    Duration::from_millis(200) * 2_u32.saturating_pow(attempts.saturating_sub(1))
 }
 
-/// Longer waits are as good as this one: no call has so much time.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Caps `Retry-After`; no call has that much time anyway.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `Retry-After` as a wait from `now`: seconds, or an HTTP date.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(LONGEST));
+        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     }
     let wait = http_date(value)?.duration_since(now);
-    // a date that has passed means now
+    // A date in the past means now.
     let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
-    Some(wait.min(LONGEST))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// A date as HTTP writes it, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -46,32 +46,33 @@ pub(super) fn http_date(value: &str) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(value.trim()).ok()
 }
 
-/// A budget of retries for the whole client, so that an outage is not answered with five times
-/// the load.
+/// Bounds the retries of the whole client, so that an outage does not multiply the load by
+/// [`MAX_ATTEMPTS`].
 ///
-/// It starts full with 500 tokens. A retry takes 5, or 10 after a time-out or a broken connection,
-/// and gives them back if it succeeds; a call that succeeds at once gives 1. Empty, it lets no call
-/// be retried until others succeed.
+/// It starts full with 500 tokens. A retry costs 5, or 10 after a timeout or a broken connection, and
+/// returns them if it succeeds; a call that succeeds at the first attempt adds 1. While it is empty, no
+/// call is retried. The figures are those of the AWS SDKs' standard retry mode.
 #[derive(Debug)]
-pub(super) struct Budget(Mutex<u32>);
+pub(super) struct RetryBudget(Mutex<u32>);
 
-impl Budget {
+impl RetryBudget {
     const FULL: u32 = 500;
 
     pub(super) fn new() -> Self {
         Self(Mutex::new(Self::FULL))
     }
 
-    /// What the retry costs, or `None` where the budget cannot pay for it.
-    pub(super) fn take(&self, slow: bool) -> Option<u32> {
+    /// Takes the cost of a retry, or returns `None` if the budget cannot pay for it. `slow` is true after
+    /// a timeout or a broken connection.
+    pub(super) fn withdraw(&self, slow: bool) -> Option<u32> {
         let cost = if slow { 10 } else { 5 };
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *left = left.checked_sub(cost)?;
         Some(cost)
     }
 
-    /// After a success: `paid` for its last retry, or 0.
-    pub(super) fn give_back(&self, paid: u32) {
+    /// Credits a call that succeeded: `paid` is what its last retry cost, or 0.
+    pub(super) fn deposit(&self, paid: u32) {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *left = (*left + paid.max(1)).min(Self::FULL);
     }
@@ -82,8 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_from_200_ms() {
-        let waits: Vec<_> = (1..TRIES).map(|n| backoff_limit(n).as_millis()).collect();
+    fn backoff_doubles_from_200_ms() {
+        let waits: Vec<_> = (1..MAX_ATTEMPTS)
+            .map(|n| backoff_limit(n).as_millis())
+            .collect();
         assert_eq!(waits, [200, 400, 800, 1600]);
     }
 
@@ -98,24 +101,24 @@ mod tests {
             Some(Duration::from_secs(30))
         );
         assert_eq!(after("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(after("18446744073709551615"), Some(LONGEST));
+        assert_eq!(after("18446744073709551615"), Some(MAX_RETRY_AFTER));
         for bad in ["", "-1", "soon", "1.5", "99999999999999999999"] {
             assert_eq!(after(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn an_outage_empties_the_budget_and_success_refills_it() {
-        let budget = Budget::new();
-        let paid = std::iter::from_fn(|| budget.take(false)).count();
+    fn failures_drain_the_budget_and_successes_refill_it() {
+        let budget = RetryBudget::new();
+        let paid = std::iter::from_fn(|| budget.withdraw(false)).count();
         assert_eq!(paid, 100);
-        assert_eq!(budget.take(true), None);
+        assert_eq!(budget.withdraw(true), None);
         for _ in 0..5 {
-            budget.give_back(0);
+            budget.deposit(0);
         }
-        assert_eq!(budget.take(true), None);
-        assert_eq!(budget.take(false), Some(5));
-        budget.give_back(5);
-        assert_eq!(budget.take(false), Some(5));
+        assert_eq!(budget.withdraw(true), None);
+        assert_eq!(budget.withdraw(false), Some(5));
+        budget.deposit(5);
+        assert_eq!(budget.withdraw(false), Some(5));
     }
 }

@@ -18,7 +18,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// What of a request is signed, beside its body.
+/// The parts of a request that are signed in addition to its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// Such as `GET`.
@@ -27,7 +27,7 @@ pub struct Parts<'a> {
     pub path: &'a str,
     /// Names and values before any encoding, in any order.
     pub query: &'a [(String, String)],
-    /// All headers to be signed, without `X-Sdk-Date`. A name must not stand twice; names with an
+    /// All headers to be signed, without `X-Sdk-Date`. A name must not appear twice; names with an
     /// underscore are left out, as the SDKs do, because gateways drop them.
     pub headers: &'a [(&'a str, &'a str)],
 }
@@ -104,7 +104,8 @@ fn canonical_request(parts: &Parts<'_>, body: &[u8], date: &str) -> (String, Str
     (text, names)
 }
 
-/// Decoded once and encoded anew segment by segment, with a slash at the end that the wire lacks.
+/// The path decoded once and encoded again segment by segment, with a trailing slash that the request itself
+/// does not have.
 fn canonical_path(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let segments: Vec<String> = decoded.split('/').map(encode).collect();

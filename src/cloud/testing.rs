@@ -1,5 +1,5 @@
-//! A server in memory, for tests that pause time: with nothing outside the runtime to wait for,
-//! tokio moves the clock exactly to the next timer.
+//! An in-memory server for tests that pause time: nothing outside the runtime has to be awaited, so tokio
+//! advances the clock exactly to the next timer.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -7,24 +7,24 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::connect::{Dial, Socket};
-use super::{AccessKeys, Caller, Cloud, Config, Credentials, Env};
-use crate::clock::{Clock, Jitter};
-use crate::observe::metrics::CloudMetrics;
+use super::{AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, Socket};
+use crate::telemetry::metrics::CloudMetrics;
+use crate::util::clock::{Clock, Jitter};
+use crate::util::env::Env;
 
 /// What the server does with a request.
 pub(super) enum Reply {
     /// These bytes, as they are.
     Raw(String),
-    /// Nothing, with the connection open.
+    /// No response; the connection stays open.
     Silence,
-    /// Nothing, and the connection closed.
+    /// No response; the connection is closed.
     Hangup,
-    /// No connection in the first place.
+    /// The connection is refused.
     Unreachable,
 }
 
-/// A whole answer.
+/// A complete response.
 pub(super) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     Reply::Raw(format!(
         "HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}",
@@ -32,7 +32,7 @@ pub(super) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     ))
 }
 
-/// Requests as the server got them.
+/// Requests as the server received them.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -45,7 +45,7 @@ impl Log {
         self.0.lock().unwrap().len()
     }
 
-    /// How many requests hold a text.
+    /// How many requests contain `text`.
     pub(super) fn count(&self, text: &str) -> usize {
         self.all().iter().filter(|head| head.contains(text)).count()
     }
@@ -61,9 +61,18 @@ pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 type Handler = Arc<dyn Fn(usize, &str) -> Reply + Send + Sync>;
 
-/// A client of a server that answers with `handler`, which gets the number of the request, from 0,
+/// A client of a server that responds with `handler`, which receives the number of the request, from 0,
 /// and its head.
 pub(super) fn cloud(
+    env: &Env,
+    handler: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
+) -> (Csms, Log) {
+    let (cloud, log) = client(env, handler);
+    (Csms::new(cloud), log)
+}
+
+/// The same, before it is bound to a service.
+pub(super) fn client(
     env: &Env,
     handler: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
 ) -> (Cloud, Log) {
@@ -78,12 +87,12 @@ pub(super) fn cloud(
             return Box::pin(async { Err(io::Error::from(io::ErrorKind::ConnectionRefused)) });
         }
         tokio::spawn(serve(ours, seen.clone(), Arc::clone(&handler)));
-        Box::pin(async { Ok(Socket(Box::pin(theirs))) })
+        Box::pin(async { Ok(Socket::new(theirs)) })
     });
-    let config = Config {
+    let config = CloudConfig {
         csms_endpoint: Some("http://csms.test".into()),
         iam_endpoint: Some("http://iam.test".into()),
-        ..Config::default()
+        ..CloudConfig::default()
     };
     let start: Timestamp = "2024-01-02T03:04:05Z".parse().unwrap();
     let clock = Clock::from_tokio(start);
@@ -129,7 +138,7 @@ async fn serve(mut stream: DuplexStream, log: Log, handler: Handler) {
     }
 }
 
-/// Somebody with keys that do not change, and a project.
+/// A caller with fixed keys and a project.
 pub(super) fn caller() -> Caller {
     let keys = AccessKeys::new("AKTEST", "SKCANARY", None, None);
     Caller {
@@ -139,7 +148,7 @@ pub(super) fn caller() -> Caller {
     }
 }
 
-/// A good answer of ShowSecretVersion.
+/// A successful response of ShowSecretVersion.
 pub(super) fn version(id: &str) -> Reply {
     let body = format!(
         r#"{{"version":{{"version_metadata":{{"id":"{id}","create_time":1,"kms_key_id":"k","secret_name":"s","version_stages":["SYSCURRENT"]}},"secret_string":"value"}}}}"#

@@ -1,4 +1,4 @@
-//! SecretProviderClasses, as they are.
+//! Watches SecretProviderClasses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{KubeError, ask};
+use super::client::{KubeError, request};
 
-/// What a SecretProviderClass says, as far as a provider reads it. The CRD is the driver's.
+/// The fields of a SecretProviderClass that a provider reads. The CRD is the driver's.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[kube(
     group = "secrets-store.csi.x-k8s.io",
@@ -26,15 +26,15 @@ use super::{KubeError, ask};
     namespaced
 )]
 pub struct SecretProviderClassSpec {
-    /// Name of the provider; the driver finds its socket by it.
+    /// Name of the provider, by which the driver finds its socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// What the driver hands to the provider.
+    /// What the driver passes to the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<BTreeMap<String, String>>,
 }
 
-/// SecretProviderClasses of all namespaces, watched.
+/// The SecretProviderClasses of all namespaces. Clones share the watch.
 #[derive(Clone)]
 pub struct Classes {
     client: Client,
@@ -43,20 +43,20 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// Starts the watch; it lives as long as the future that is returned is polled.
+    /// Starts the watch, which runs while the returned future is polled.
     pub fn watch(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (reader, writer) = reflector::store();
         let (changed, changes) = watch::channel(0);
         let api: Api<SecretProviderClass> = Api::all(client.clone());
         let task = watcher(api, watcher::Config::default())
-            // Kept in memory for every class of the cluster: only what is compared.
+            // Keep only what is compared, because every class of the cluster is in memory.
             .modify(|class| {
                 class.managed_fields_mut().clear();
                 class.annotations_mut().clear();
                 class.labels_mut().clear();
             })
             .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of SecretProviderClasses failed; it goes on"))
+            .inspect_err(|error| warn!(%error, "watch of SecretProviderClasses failed; retrying"))
             .reflect(writer)
             .for_each(move |_| {
                 changed.send_modify(|count| *count += 1);
@@ -72,26 +72,29 @@ impl Classes {
 
     /// Waits for the first list.
     pub async fn ready(&self) {
-        // The only error is that the task is gone, which ends the process elsewhere.
+        // The only error is the end of the watch, which ends the process elsewhere.
         let _ = self.store.wait_until_ready().await;
     }
 
-    /// Moves with every change that the watch sees.
+    /// Changes with every event of the watch.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
 
-    /// All of them, as the watch last saw them.
+    /// All classes, as last observed.
     pub fn all(&self) -> Vec<Arc<SecretProviderClass>> {
         self.store.state()
     }
 
-    /// The class as the watch last saw it.
-    pub fn seen(&self, namespace: &str, name: &str) -> Option<Arc<SecretProviderClass>> {
+    /// A class, as last observed.
+    pub fn observed(&self, namespace: &str, name: &str) -> Option<Arc<SecretProviderClass>> {
         self.store.get(&ObjectRef::new(name).within(namespace))
     }
 
-    /// The class as it is now.
+    /// Reads a class from the API server.
+    ///
+    /// # Errors
+    /// If it does not exist or cannot be read before `deadline`.
     pub async fn read(
         &self,
         namespace: &str,
@@ -100,7 +103,7 @@ impl Classes {
     ) -> Result<Arc<SecretProviderClass>, KubeError> {
         let what = format!("SecretProviderClass {namespace}/{name}");
         let api: Api<SecretProviderClass> = Api::namespaced(self.client.clone(), namespace);
-        ask(&what, deadline, api.get(name)).await.map(Arc::new)
+        request(&what, deadline, api.get(name)).await.map(Arc::new)
     }
 }
 

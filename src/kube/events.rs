@@ -1,4 +1,4 @@
-//! Events of pods and classes: what the driver does not tell.
+//! Events about pods and SecretProviderClasses, for what the driver does not report.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,163 +14,198 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use crate::util::clock::{Clock, Jitter};
+use crate::util::env::Env;
 
-/// Writes under way at once. What comes beyond is left out: it is in the log too.
-const AT_ONCE: usize = 8;
-/// Longest text that the API server takes, in bytes.
+/// Maximum number of writes in flight. Further Events are dropped; the log contains them too.
+const MAX_IN_FLIGHT: usize = 8;
+/// Longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1000;
-/// The same of the same object is told once in this time.
+/// An Event with the same text about the same object is written at most once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(60 * 60);
-/// So many at once of one kind, and one more in each [`REFILL`]: what happens to a secret of all
-/// pods should not become an Event of each pod of a large cluster.
+/// Events of one type at once, and one more in each [`REFILL`]: a change of a secret that all pods use must
+/// not become an Event for each pod of a large cluster.
 const BURST: u32 = 25;
 const REFILL: Duration = Duration::from_secs(10);
 
-/// Whether something is worth knowing, or wrong.
+/// Why an Event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Weight {
-    /// `Normal`.
-    Normal,
-    /// `Warning`.
-    Warning,
+pub enum EventReason {
+    /// A new version reached a volume.
+    SecretRotated,
+    /// A volume cannot follow a change, or a class is invalid.
+    SecretRotationFailed,
+    /// A pod received a version that could not be confirmed.
+    SecretNotConfirmed,
 }
 
-/// Writes Events, bounded in number. Clones share the bound.
-#[derive(Clone)]
-pub struct Events(Arc<Inner>);
+impl EventReason {
+    /// As in the Event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SecretRotated => "SecretRotated",
+            Self::SecretRotationFailed => "SecretRotationFailed",
+            Self::SecretNotConfirmed => "SecretNotConfirmed",
+        }
+    }
 
-struct Inner {
+    /// The Event's type.
+    fn event_type(self) -> &'static str {
+        match self {
+            Self::SecretRotated => "Normal",
+            Self::SecretRotationFailed | Self::SecretNotConfirmed => "Warning",
+        }
+    }
+}
+
+/// The object that an Event is about.
+#[derive(Clone, Copy, Debug)]
+pub struct EventTarget<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+}
+
+/// Writes Events, at a bounded rate. Clones share the bound.
+#[derive(Clone)]
+pub struct Events(Arc<EventWriter>);
+
+struct EventWriter {
     client: Client,
     clock: Clock,
-    /// Where there is no such variable, Kubernetes wants something all the same.
+    jitter: Jitter,
+    /// `reportingInstance`, which Kubernetes requires.
     instance: String,
-    places: Arc<Semaphore>,
-    told: Mutex<Told>,
+    permits: Arc<Semaphore>,
+    written: Mutex<WrittenEvents>,
 }
 
 #[derive(Default)]
-struct Told {
-    /// When an Event was last written, by object, reason and text.
-    last: HashMap<(String, String, String), Instant>,
-    /// What is used of [`BURST`], and when it was counted, by weight.
-    used: HashMap<Weight, (f64, Instant)>,
+struct WrittenEvents {
+    /// When an Event was last written, by UID, reason and text.
+    last: HashMap<(String, EventReason, String), Instant>,
+    /// How much of [`BURST`] is used, and when that was computed, by type.
+    used: HashMap<&'static str, (f64, Instant)>,
 }
 
 impl Events {
-    /// Events in the name of this program.
-    pub fn new(client: Client, clock: Clock) -> Self {
-        let name = std::env::var("HOSTNAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
-        Self(Arc::new(Inner {
+    /// A writer; the variable `HOSTNAME` of `env` is the reporting instance.
+    pub fn new(client: Client, clock: Clock, jitter: Jitter, env: &Env) -> Self {
+        let instance = env.get("HOSTNAME").unwrap_or(env!("CARGO_PKG_NAME"));
+        Self(Arc::new(EventWriter {
             client,
             clock,
-            instance: name,
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            told: Mutex::default(),
+            jitter,
+            instance: instance.to_owned(),
+            permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            written: Mutex::default(),
         }))
     }
 
-    /// Writes one about a pod, beside whoever asks for it.
-    pub fn of_pod(
-        &self,
-        (namespace, name, uid): (&str, &str, &str),
-        weight: Weight,
-        reason: &str,
-        text: String,
-    ) {
-        let pod = reference("v1", "Pod", namespace, name, uid);
-        self.tell(pod, weight, reason, text);
+    /// Writes an Event about a pod, in the background.
+    pub fn about_pod(&self, pod: EventTarget<'_>, reason: EventReason, note: String) {
+        self.write(reference("v1", "Pod", pod), reason, note);
     }
 
-    /// Writes a warning about a SecretProviderClass.
-    pub fn of_class(&self, (namespace, name, uid): (&str, &str, &str), reason: &str, text: String) {
+    /// Writes an Event about a SecretProviderClass, in the background.
+    pub fn about_class(&self, class: EventTarget<'_>, reason: EventReason, note: String) {
         let version = "secrets-store.csi.x-k8s.io/v1";
-        let class = reference(version, "SecretProviderClass", namespace, name, uid);
-        self.tell(class, Weight::Warning, reason, text);
+        self.write(
+            reference(version, "SecretProviderClass", class),
+            reason,
+            note,
+        );
     }
 
-    fn tell(&self, of: ObjectReference, weight: Weight, reason: &str, mut text: String) {
-        text.truncate(text.floor_char_boundary(MAX_NOTE));
-        if !self.admit(&of, weight, reason, &text) {
-            debug!(reason, text, "an Event was left out");
+    fn write(&self, target: ObjectReference, reason: EventReason, mut note: String) {
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        if !self.admit(&target, reason, &note) {
+            debug!(reason = reason.as_str(), note, "dropped an Event");
             return;
         }
-        let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() else {
             return;
         };
-        let inner = Arc::clone(&self.0);
-        let event = inner.event(of, weight, reason, text);
+        let writer = Arc::clone(&self.0);
+        let event = writer.event(target, reason, note);
         tokio::spawn(async move {
             let namespace = event.metadata.namespace.clone().unwrap_or_default();
-            let api: Api<Event> = Api::namespaced(inner.client.clone(), &namespace);
+            let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
             if let Err(error) = api.create(&PostParams::default(), &event).await {
-                warn!(%error, "an Event could not be written; it is in this log");
+                warn!(%error, "could not write an Event");
             }
-            drop(place);
+            drop(permit);
         });
     }
 
-    /// Whether it is neither a repetition nor too much.
-    fn admit(&self, of: &ObjectReference, weight: Weight, reason: &str, text: &str) -> bool {
+    /// Whether an Event is neither a repetition nor beyond the rate.
+    fn admit(&self, target: &ObjectReference, reason: EventReason, note: &str) -> bool {
         let now = Instant::now();
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = of.uid.clone().unwrap_or_default();
-        let key = (uid, reason.to_owned(), text.to_owned());
-        told.last
+        let mut written = self
+            .0
+            .written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let uid = target.uid.clone().unwrap_or_default();
+        let key = (uid, reason, note.to_owned());
+        written
+            .last
             .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
-        if told.last.contains_key(&key) {
+        if written.last.contains_key(&key) {
             return false;
         }
-        let (used, at) = told.used.entry(weight).or_insert((0.0, now));
+        let (used, at) = written
+            .used
+            .entry(reason.event_type())
+            .or_insert((0.0, now));
         let refilled = now.duration_since(*at).as_secs_f64() / REFILL.as_secs_f64();
         (*used, *at) = ((*used - refilled).max(0.0), now);
         if *used + 1.0 > f64::from(BURST) {
             return false;
         }
         *used += 1.0;
-        told.last.insert(key, now);
+        written.last.insert(key, now);
         true
     }
 }
 
-impl Inner {
-    fn event(&self, of: ObjectReference, weight: Weight, reason: &str, note: String) -> Event {
+impl EventWriter {
+    fn event(&self, target: ObjectReference, reason: EventReason, note: String) -> Event {
         let now = self.clock.now();
-        let name = of.name.as_deref().unwrap_or_default();
-        let kind = match weight {
-            Weight::Normal => "Normal",
-            Weight::Warning => "Warning",
-        };
+        let name = target.name.as_deref().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
-                namespace: of.namespace.clone(),
+                namespace: target.namespace.clone(),
                 name: Some(format!(
                     "{name}.{:x}{:04x}",
                     now.as_nanosecond(),
-                    fastrand::u16(..)
+                    self.jitter.number() & 0xffff
                 )),
                 ..ObjectMeta::default()
             },
             action: Some("Mount".to_owned()),
             event_time: Some(MicroTime(now)),
             note: Some(note),
-            reason: Some(reason.to_owned()),
-            regarding: Some(of),
+            reason: Some(reason.as_str().to_owned()),
+            regarding: Some(target),
             reporting_controller: Some(env!("CARGO_PKG_NAME").to_owned()),
             reporting_instance: Some(self.instance.clone()),
-            type_: Some(kind.to_owned()),
+            type_: Some(reason.event_type().to_owned()),
             ..Event::default()
         }
     }
 }
 
-fn reference(version: &str, kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectReference {
+fn reference(version: &str, kind: &str, target: EventTarget<'_>) -> ObjectReference {
     ObjectReference {
         api_version: Some(version.to_owned()),
         kind: Some(kind.to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.to_owned()),
+        namespace: Some(target.namespace.to_owned()),
+        name: Some(target.name.to_owned()),
+        uid: Some(target.uid.to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -1,4 +1,4 @@
-//! Pods of this node that have volumes of the driver.
+//! The pods of this node that have volumes of the driver.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,48 +15,74 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::events::EventTarget;
+
 /// How long a pod that vanished is remembered.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+const VANISHED_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Name of the Secrets Store CSI Driver.
 const DRIVER: &str = "secrets-store.csi.k8s.io";
 
-/// A volume of the driver's, as the pod's author wrote it.
+/// The pod that a volume belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Name of its ServiceAccount.
+    pub service_account: String,
+}
+
+impl PodRef {
+    /// The pod as the target of an Event.
+    pub fn event_target(&self) -> EventTarget<'_> {
+        EventTarget {
+            namespace: &self.namespace,
+            name: &self.name,
+            uid: &self.uid,
+        }
+    }
+}
+
+/// A volume of the driver, as in the pod's spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsiVolume {
     /// `volumeAttributes`.
     pub attributes: BTreeMap<String, String>,
-    /// Whether a `nodePublishSecretRef` is given.
+    /// Whether it has a `nodePublishSecretRef`.
     pub has_secret: bool,
 }
 
-/// A pod, as far as it matters for its volumes.
+/// The state of a pod that matters for its volumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivePod {
-    /// Whether it is there to stay: neither ended nor asked to end.
+    /// Whether it has not ended and is not being deleted.
     pub stays: bool,
-    /// Whether a container of it runs, so that its files are in use.
+    /// Whether any of its containers runs, so that its files are in use.
     pub runs: bool,
-    /// The driver's volumes by name.
+    /// The driver's volumes, by name.
     pub volumes: BTreeMap<String, CsiVolume>,
 }
 
 #[derive(Default)]
-struct Known {
+struct PodStates {
     by_uid: HashMap<String, LivePod>,
     vanished: HashMap<String, Instant>,
 }
 
-impl Known {
+impl PodStates {
     fn remove(&mut self, uid: &str) {
         let now = Instant::now();
         self.vanished
-            .retain(|_, at| now.duration_since(*at) < REMEMBERED);
+            .retain(|_, at| now.duration_since(*at) < VANISHED_REMEMBERED_FOR);
         if self.by_uid.remove(uid).is_some_and(|pod| pod.runs) {
             self.vanished.insert(uid.to_owned(), now);
         }
     }
 
-    /// What a list says: what is not in it was removed.
+    /// Replaces all pods by those of a list; the others have vanished.
     fn replace(&mut self, fresh: HashMap<String, LivePod>) {
         let gone: Vec<String> = (self.by_uid.keys())
             .filter(|uid| !fresh.contains_key(*uid))
@@ -69,18 +95,18 @@ impl Known {
     }
 }
 
-/// The pods of one node, watched. Clones share it.
+/// The pods of one node. Clones share the watch.
 #[derive(Clone)]
 pub struct Pods {
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<PodStates>>,
     ready: watch::Receiver<bool>,
     changes: watch::Receiver<u64>,
 }
 
 impl Pods {
-    /// Starts the watch of a node's pods; it lives as long as the future is polled.
+    /// Starts the watch of a node's pods, which runs while the returned future is polled.
     pub fn watch(client: Client, node: &str) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let known = Arc::new(Mutex::new(Known::default()));
+        let known = Arc::new(Mutex::new(PodStates::default()));
         let (is_ready, ready) = watch::channel(false);
         let (changed, changes) = watch::channel(0);
         let pods = Self {
@@ -93,7 +119,7 @@ impl Pods {
         let mut fresh = HashMap::new();
         let task = watcher(api, config)
             .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of this node's pods failed; it goes on"))
+            .inspect_err(|error| warn!(%error, "watch of this node's pods failed; retrying"))
             .for_each(move |event| {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
@@ -116,37 +142,37 @@ impl Pods {
         (pods, task)
     }
 
-    /// Whether the first list has come.
+    /// Whether the first list is complete.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 
-    /// Moves with every change.
+    /// Changes with every event of the watch.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
 
-    /// A pod; `None` where it is gone, or has no volume of the driver's.
+    /// A pod; `None` if it does not exist or has no volume of the driver.
     pub fn get(&self, uid: &str) -> Option<LivePod> {
         self.lock().by_uid.get(uid).cloned()
     }
 
-    /// How long ago a pod vanished whose containers still ran as far as was known: one deleted by
-    /// force. `None` for any other.
+    /// How long ago a pod vanished whose containers were last observed running, as after a forced deletion.
+    /// `None` for any other pod.
     pub fn vanished(&self, uid: &str) -> Option<Duration> {
         let known = self.lock();
         known.vanished.get(uid).map(Instant::elapsed)
     }
 
-    /// The volume that kubelet mounted at `target_path`, if its pod runs, and is there to stay. One
-    /// that does not run yet may be about to be mounted, or its mount be taken back.
+    /// The volume that kubelet mounted at `target_path`, if its pod runs and is not being deleted. The
+    /// volume of a pod that does not run yet may be about to be mounted, or to be unmounted.
     pub fn volume(&self, uid: &str, target_path: &str) -> Option<CsiVolume> {
         let pods = self.lock();
         let pod = pods.by_uid.get(uid).filter(|pod| pod.stays && pod.runs)?;
         pod.volumes.get(volume_name(target_path)?).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, PodStates> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,30 +1,30 @@
-//! SecretRevision: what the leader tells all nodes of a secret.
+//! SecretRevision: what the leader publishes about a secret.
 
 use kube::CustomResource;
 use ring::digest::{Context, SHA256};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A condition as Kubernetes writes them.
+/// A condition in the usual form of Kubernetes.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Ready`: whether the secret's state could be confirmed.
+    /// `Ready`: whether the secret's version could be confirmed.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True` or `False`.
     pub status: String,
-    /// One word: `Confirmed`, or the kind of the failure.
+    /// `Confirmed`, or the kind of the failure.
     pub reason: String,
-    /// The cause, with the cloud's code and request id.
+    /// The cause, with the cloud's code and request ID.
     pub message: String,
-    /// Since when it is so.
+    /// When the status last changed.
     #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: String,
 }
 
-/// One secret of CSMS of which pods have mounted `latest` or a stage. Written by the leader only,
-/// when the secret moved or could not be asked for; read by every node. Holds no value.
+/// A secret of CSMS that pods follow by `latest` or by a stage. Written by the leader only, when the
+/// secret moved or could not be polled; read by every node. Contains no value.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[kube(
     group = "dew-provider.io",
@@ -34,7 +34,7 @@ pub struct Condition {
     category = "dew",
     status = "SecretRevisionStatus",
     derive = "PartialEq",
-    doc = "What is known of a secret of CSMS that pods have mounted by latest or by a stage",
+    doc = "The observed version of a CSMS secret that pods follow by latest or by a stage",
     printcolumn = r#"{"name":"Secret","type":"string","jsonPath":".spec.secret"}"#,
     printcolumn = r#"{"name":"Stage","type":"string","jsonPath":".spec.stage"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version"}"#,
@@ -52,57 +52,57 @@ pub struct Condition {
 pub struct SecretRevisionSpec {
     /// Region of the secret.
     pub region: String,
-    /// Project of the secret; not set where it is the one that comes with the provider's credentials.
+    /// Project of the secret; not set if it is the project of the provider's credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
     /// Name of the secret in CSMS.
     pub secret: String,
-    /// The stage that pods follow; not set where they follow `latest`.
+    /// The stage that pods follow; not set if they follow `latest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
-    /// How often it is asked for, such as `2m`: the shortest interval of the SecretProviderClasses
+    /// How often the secret is polled, such as `2m`: the shortest interval of the SecretProviderClasses
     /// that name it.
     pub interval: String,
 }
 
-/// What was found.
+/// What was observed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRevisionStatus {
-    /// Id of the version: of the newest one, or of the one that holds the stage.
+    /// ID of the newest version, or of the version that holds the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Id of the version that holds `SYSCURRENT`, for `latest`: which of the two `latest` means is
-    /// the service's choice, so a move of either counts.
+    /// For `latest`, ID of the version that holds `SYSCURRENT`. The service decides which of the two
+    /// `latest` means, so a move of either counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
-    /// When that version was made, in milliseconds since 1970: tells a secret from another of the
-    /// same name that was there before.
+    /// When the version was created, in milliseconds since 1970: distinguishes a secret from an earlier
+    /// one of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// When it was seen to move.
+    /// When the version was observed to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub changed: Option<String>,
-    /// When this was written. That it still holds is told by the Lease of the providers, whose
-    /// annotation `dew-provider.io/confirmed` moves when all secrets were asked for.
+    /// When this status was written. The annotation `dew-provider.io/confirmed` of the provider's Lease
+    /// says until when it is still valid: it is updated after all secrets were polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub checked: Option<String>,
-    /// Over how many seconds the nodes spread their fetches, so that all of them together stay
-    /// below the account's limit.
+    /// The seconds over which nodes spread their fetches, so that together they stay below the account's
+    /// rate limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread_seconds: Option<u32>,
-    /// How many pods had it mounted when this was written.
+    /// Number of pods that had it mounted when this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<u32>,
-    /// `Ready`, with reason and cause where it is `False`.
+    /// `Ready`, with reason and cause if it is `False`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
 impl SecretRevisionSpec {
-    /// The object's name: readable, and the same whoever makes it up.
+    /// The object's name: readable, and derived from the spec alone.
     pub fn object_name(&self) -> String {
         let mut digest = Context::new(&SHA256);
         let project = self.project.as_deref().unwrap_or_default();
@@ -132,7 +132,7 @@ impl SecretRevisionSpec {
 }
 
 impl SecretRevisionStatus {
-    /// Its condition `Ready`.
+    /// The condition `Ready`.
     pub fn ready(&self) -> Option<&Condition> {
         self.conditions.iter().find(|c| c.type_ == "Ready")
     }

@@ -1,28 +1,35 @@
-//! Manifests as far as they are checked, each part with its line in the file.
+//! The parts of manifests that are checked, each with its line.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::kube::accounts::ANNOTATION;
+use crate::kube::service_accounts::ANNOTATION;
 
-/// A line of a file, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line(pub(super) u64);
-
-/// A scalar, where its text begins, and whether it is a `|` block, whose lines are the file's.
+/// A scalar, the line on which its text starts (from 1), and whether it is a block scalar, whose lines are
+/// lines of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Scalar {
     pub(super) value: String,
-    pub(super) line: Line,
+    pub(super) line: u64,
     pub(super) block: bool,
+}
+
+impl Scalar {
+    /// The line of the file for line `inner` of this scalar's text.
+    pub(super) fn inner_line(&self, inner: u64) -> u64 {
+        match (inner, self.block) {
+            (0, _) | (_, false) => self.line,
+            (inner, true) => self.line + inner - 1,
+        }
+    }
 }
 
 /// A SecretProviderClass.
 #[derive(Debug)]
-pub(super) struct Class {
-    pub(super) line: Line,
+pub(super) struct ClassManifest {
+    pub(super) line: u64,
     pub(super) name: String,
     pub(super) namespace: String,
     pub(super) provider: Option<Scalar>,
@@ -31,7 +38,7 @@ pub(super) struct Class {
     pub(super) synced: Vec<Scalar>,
 }
 
-impl Class {
+impl ClassManifest {
     /// A parameter's value.
     pub(super) fn parameter(&self, name: &str) -> Option<&Scalar> {
         self.parameters
@@ -43,7 +50,7 @@ impl Class {
 
 /// A ServiceAccount.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct ServiceAccountManifest {
     pub(super) name: String,
     pub(super) namespace: String,
     pub(super) annotation: Option<Scalar>,
@@ -51,14 +58,14 @@ pub(super) struct Account {
 
 /// One document of a file.
 #[derive(Debug)]
-pub(super) enum Document {
-    Class(Class),
-    Account(Account),
+pub(super) enum ManifestDocument {
+    Class(ClassManifest),
+    ServiceAccount(ServiceAccountManifest),
     Other,
 }
 
-/// The documents of a file, or the line and reason why one cannot be read.
-pub(super) fn documents(text: &str) -> Vec<Result<Document, (u64, String)>> {
+/// The documents of a file, or the line and reason of those that cannot be parsed.
+pub(super) fn documents(text: &str) -> Vec<Result<ManifestDocument, (u64, String)>> {
     let mut found = Vec::new();
     let (mut begin, mut chunk) = (0, String::new());
     let lines: Vec<&str> = text.lines().collect();
@@ -74,29 +81,6 @@ pub(super) fn documents(text: &str) -> Vec<Result<Document, (u64, String)>> {
         }
     }
     found
-}
-
-/// The first SecretProviderClass of a manifest, as the driver reads it.
-pub(crate) struct Example {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) parameters: BTreeMap<String, String>,
-}
-
-/// Reads a manifest that is known to be good.
-pub(crate) fn example_class(text: &str) -> Option<Example> {
-    documents(text)
-        .into_iter()
-        .find_map(|document| match document {
-            Ok(Document::Class(class)) => Some(Example {
-                namespace: class.namespace,
-                name: class.name,
-                parameters: (class.parameters.into_iter())
-                    .map(|(key, value)| (key.value, value.value))
-                    .collect(),
-            }),
-            _ => None,
-        })
 }
 
 #[derive(Deserialize)]
@@ -144,7 +128,11 @@ struct RawAccount {
     metadata: RawMetadata,
 }
 
-fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, (u64, String)>> {
+fn document(
+    chunk: &str,
+    begin: u64,
+    lines: &[&str],
+) -> Option<Result<ManifestDocument, (u64, String)>> {
     let scalar = |spanned: Spanned<String>| {
         let line = begin + spanned.referenced.line();
         let above = lines
@@ -155,7 +143,7 @@ fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, 
         let block = indicator.starts_with('|') || indicator.starts_with('>');
         Scalar {
             value: spanned.value,
-            line: Line(line),
+            line,
             block,
         }
     };
@@ -165,7 +153,7 @@ fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, 
     };
     let head = head?;
     if head.kind == "List" {
-        let why = "a List is not looked into: write its items as documents parted by ---";
+        let why = "a List is not supported: write its items as documents separated by ---";
         return Some(Err((begin + 1, why.to_owned())));
     }
     let document = if head.kind == "SecretProviderClass"
@@ -178,8 +166,8 @@ fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, 
                 secret_objects: None,
             });
             let parameters = spec.parameters.unwrap_or_default();
-            Document::Class(Class {
-                line: Line(begin + 1),
+            ManifestDocument::Class(ClassManifest {
+                line: begin + 1,
                 name: raw.metadata.name.unwrap_or_default(),
                 namespace: raw.metadata.namespace.unwrap_or_default(),
                 provider: spec.provider.map(scalar),
@@ -206,14 +194,14 @@ fn document(chunk: &str, begin: u64, lines: &[&str]) -> Option<Result<Document, 
     } else if head.kind == "ServiceAccount" {
         read::<RawAccount>(chunk, begin).map(|raw| {
             let mut annotations = raw.metadata.annotations.unwrap_or_default();
-            Document::Account(Account {
+            ManifestDocument::ServiceAccount(ServiceAccountManifest {
                 name: raw.metadata.name.unwrap_or_default(),
                 namespace: raw.metadata.namespace.unwrap_or_default(),
                 annotation: annotations.remove(ANNOTATION).flatten().map(scalar),
             })
         })
     } else {
-        Ok(Document::Other)
+        Ok(ManifestDocument::Other)
     };
     Some(document)
 }

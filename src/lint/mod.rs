@@ -1,38 +1,39 @@
-//! Checks manifests offline, with the parser that Mount uses.
+//! Checks manifests offline, with the parser that a Mount uses.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::class::objects::{Content, Objects, Problem};
+use crate::class::parameters::{PARAMETERS, PROTECTED};
+use crate::class::resolver::check_parameter;
+use crate::class::suggestion::nearest;
 use crate::cloud::Region;
-use crate::kube::accounts::{ANNOTATION, AllowList};
-use crate::provider::parameters::{PARAMETERS, PROTECTED};
-use crate::provider::resolve;
-use crate::provider::spec::{self, Content, Spec, nearest};
+use crate::kube::service_accounts::{ANNOTATION, AllowList};
 
 pub(crate) mod manifest;
-use manifest::{Class, Document, Line, Scalar};
+use manifest::{ClassManifest, ManifestDocument, Scalar};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// A Mount would fail.
     Error,
-    /// Probably not what is meant.
+    /// Probably not intended.
     Warning,
 }
 
-/// Something found in a file.
+/// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file as it was named.
+    /// The file, as named on the command line.
     pub file: String,
     /// Line, from 1.
     pub line: u64,
-    /// How bad.
+    /// Its severity.
     pub severity: Severity,
     /// Kind and name of the object, then the field.
     pub place: String,
-    /// What is wrong and what to do.
+    /// What is wrong, and what to do.
     pub reason: String,
 }
 
@@ -50,7 +51,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was checked and found.
+/// What was checked, and the findings.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order of files and lines.
@@ -61,13 +62,13 @@ pub struct Report {
     pub accounts: usize,
     /// Other objects, and classes of other providers.
     pub others: usize,
-    wanted: Vec<Wanted>,
+    named: Vec<NamedSecret>,
     listed: BTreeSet<(String, String)>,
 }
 
 /// A secret that a class names.
 #[derive(Debug)]
-struct Wanted {
+struct NamedSecret {
     file: String,
     line: u64,
     place: String,
@@ -76,12 +77,12 @@ struct Wanted {
 }
 
 impl Report {
-    /// Checks the text of one file. `providers` are the names that are ours.
+    /// Checks the text of one file. `providers` are the names of this provider.
     pub fn file(&mut self, file: &str, text: &str, providers: &[String]) {
         for document in manifest::documents(text) {
             match document {
-                Ok(Document::Class(class)) => self.class(file, &class, providers),
-                Ok(Document::Account(account)) => {
+                Ok(ManifestDocument::Class(class)) => self.class(file, &class, providers),
+                Ok(ManifestDocument::ServiceAccount(account)) => {
                     self.accounts += 1;
                     let Some(annotation) = account.annotation else {
                         continue;
@@ -92,14 +93,14 @@ impl Report {
                                 .into_iter()
                                 .map(|name| (account.namespace.clone(), name)),
                         ),
-                        AllowList::Bad(why) => {
+                        AllowList::Invalid(why) => {
                             let place = format!("ServiceAccount {}, {ANNOTATION}", account.name);
-                            self.find(file, annotation.line.0, Severity::Error, place, why);
+                            self.find(file, annotation.line, Severity::Error, place, why);
                         }
                         AllowList::Absent => {}
                     }
                 }
-                Ok(Document::Other) => self.others += 1,
+                Ok(ManifestDocument::Other) => self.others += 1,
                 Err((line, reason)) => {
                     self.find(file, line, Severity::Error, "YAML".into(), reason);
                 }
@@ -107,22 +108,22 @@ impl Report {
         }
     }
 
-    /// Checks between files: every secret should be listed by a ServiceAccount of its namespace,
-    /// where any are among the files.
+    /// Checks across files: a ServiceAccount of the namespace should list each secret, if the files contain
+    /// any ServiceAccount of it.
     pub fn finish(&mut self) {
         let namespaces: BTreeSet<&str> = self.listed.iter().map(|(n, _)| n.as_str()).collect();
         let mut found = Vec::new();
-        for wanted in &self.wanted {
-            let key = (wanted.namespace.clone(), wanted.secret.clone());
-            if namespaces.contains(wanted.namespace.as_str()) && !self.listed.contains(&key) {
+        for named in &self.named {
+            let key = (named.namespace.clone(), named.secret.clone());
+            if namespaces.contains(named.namespace.as_str()) && !self.listed.contains(&key) {
                 found.push(Finding {
-                    file: wanted.file.clone(),
-                    line: wanted.line,
+                    file: named.file.clone(),
+                    line: named.line,
                     severity: Severity::Warning,
-                    place: wanted.place.clone(),
+                    place: named.place.clone(),
                     reason: format!(
-                        "no ServiceAccount among these files lists {:?} in its annotation {ANNOTATION}",
-                        wanted.secret
+                        "no ServiceAccount in these files lists {:?} in its annotation {ANNOTATION}",
+                        named.secret
                     ),
                 });
             }
@@ -130,7 +131,7 @@ impl Report {
         self.findings.extend(found);
     }
 
-    /// How many findings are errors.
+    /// The number of errors.
     pub fn errors(&self) -> usize {
         self.findings
             .iter()
@@ -148,16 +149,19 @@ impl Report {
         });
     }
 
-    fn class(&mut self, file: &str, class: &Class, providers: &[String]) {
+    fn class(&mut self, file: &str, class: &ClassManifest, providers: &[String]) {
         let name = format!("SecretProviderClass {}", class.name);
         match &class.provider {
             Some(provider) if !providers.contains(&provider.value) => {
                 let known: Vec<&str> = providers.iter().map(String::as_str).collect();
                 if let Some(near) = nearest(&provider.value, &known) {
-                    let reason = format!("{:?} is not {near}: did you mean it?", provider.value);
+                    let reason = format!(
+                        "unknown provider {:?}; did you mean {near}?",
+                        provider.value
+                    );
                     self.find(
                         file,
-                        provider.line.0,
+                        provider.line,
                         Severity::Error,
                         format!("{name}, spec.provider"),
                         reason,
@@ -168,10 +172,10 @@ impl Report {
             }
             Some(_) => {}
             None => {
-                let reason = format!("is missing: write provider: {}", providers.join(" or "));
+                let reason = format!("missing: set provider: {}", providers.join(" or "));
                 self.find(
                     file,
-                    class.line.0,
+                    class.line,
                     Severity::Error,
                     format!("{name}, spec.provider"),
                     reason,
@@ -185,10 +189,10 @@ impl Report {
         match class.parameter("objects") {
             Some(objects) => self.objects(file, &name, class, objects),
             None => {
-                let reason = "is missing: give it a YAML list of secrets".to_owned();
+                let reason = "missing: set it to a YAML list of secrets".to_owned();
                 self.find(
                     file,
-                    class.line.0,
+                    class.line,
                     Severity::Error,
                     format!("{name}, spec.parameters.objects"),
                     reason,
@@ -200,29 +204,29 @@ impl Report {
     fn parameter(&mut self, file: &str, name: &str, key: &Scalar, value: &Scalar) {
         let place = format!("{name}, spec.parameters.{}", key.value);
         if PROTECTED.contains(&key.value.as_str()) {
-            if let Err(reason) = resolve::check_parameter(&key.value, &value.value) {
-                self.find(file, value.line.0, Severity::Error, place, reason);
+            if let Err(reason) = check_parameter(&key.value, &value.value) {
+                self.find(file, value.line, Severity::Error, place, reason);
             } else if let Some(near) = unknown_region(&key.value, &value.value) {
                 let reason = format!(
-                    "{:?} is not known to have CSMS; did you mean {near}? (fine with --csms-endpoint)",
+                    "{:?} is not a known region with CSMS; did you mean {near}? (ignore this with --csms-endpoint)",
                     value.value
                 );
-                self.find(file, value.line.0, Severity::Warning, place, reason);
+                self.find(file, value.line, Severity::Warning, place, reason);
             }
         } else if let Some(near) = nearest(&key.value, &PARAMETERS).filter(|n| *n != key.value) {
-            let reason = format!("is not a parameter; did you mean {near}?");
-            self.find(file, key.line.0, Severity::Error, place, reason);
+            let reason = format!("unknown parameter; did you mean {near}?");
+            self.find(file, key.line, Severity::Error, place, reason);
         } else if key.value != "objects" {
             let reason = format!(
-                "is not a parameter and does nothing; known are {}",
+                "unknown parameter, which is ignored; known parameters: {}",
                 PARAMETERS.join(", ")
             );
-            self.find(file, key.line.0, Severity::Warning, place, reason);
+            self.find(file, key.line, Severity::Warning, place, reason);
         }
     }
 
-    fn objects(&mut self, file: &str, name: &str, class: &Class, objects: &Scalar) {
-        let parsed = match Spec::parse(&objects.value) {
+    fn objects(&mut self, file: &str, name: &str, class: &ClassManifest, objects: &Scalar) {
+        let parsed = match Objects::parse(&objects.value) {
             Ok(parsed) => parsed,
             Err(problems) => {
                 for problem in problems {
@@ -233,8 +237,8 @@ impl Report {
                 return;
             }
         };
-        for object in &parsed.objects {
-            self.wanted.push(Wanted {
+        for object in &parsed.list {
+            self.named.push(NamedSecret {
                 file: file.to_owned(),
                 line: objects.inner_line(object.line),
                 place: format!("{name}, object {:?}", object.name),
@@ -245,16 +249,16 @@ impl Report {
         self.synced(file, name, class, &parsed);
     }
 
-    /// `secretObjects` name files of the volume; one that does not exist never syncs.
-    fn synced(&mut self, file: &str, name: &str, class: &Class, spec: &Spec) {
+    /// Checks that the files that `secretObjects` refer to exist; others are never synced.
+    fn synced(&mut self, file: &str, name: &str, class: &ClassManifest, objects: &Objects) {
         let mut files = Vec::new();
-        for object in &spec.objects {
+        for object in &objects.list {
             match &object.content {
                 Content::Whole { path, extracts } => {
                     files.push(path.as_str());
                     files.extend(extracts.iter().map(|e| e.path.as_str()));
                 }
-                // Its files are keys that only the secret knows.
+                // Its files are named by keys of the secret.
                 Content::AllKeys { .. } => return,
             }
         }
@@ -267,11 +271,8 @@ impl Report {
                 None => format!("the files are {}", files.join(", ")),
             };
             let place = format!("{name}, spec.secretObjects.data.objectName");
-            let reason = format!(
-                "no file of the volume is called {:?}; {hint}",
-                reference.value
-            );
-            self.find(file, reference.line.0, Severity::Error, place, reason);
+            let reason = format!("the volume has no file {:?}; {hint}", reference.value);
+            self.find(file, reference.line, Severity::Error, place, reason);
         }
     }
 }
@@ -282,24 +283,13 @@ fn unknown_region(parameter: &str, value: &str) -> Option<&'static str> {
     (names_one && !region.is_known()).then(|| region.nearest_known())
 }
 
-fn place_of(name: &str, problem: &spec::Problem) -> String {
+fn place_of(name: &str, problem: &Problem) -> String {
     let mut place = format!("{name}, objects");
     for part in [&problem.object, &problem.field].into_iter().flatten() {
         place.push_str(", ");
         place.push_str(part);
     }
     place
-}
-
-impl Scalar {
-    /// The file's line for line `inner` of this scalar's text.
-    fn inner_line(&self, inner: u64) -> u64 {
-        let Line(start) = self.line;
-        match (inner, self.block) {
-            (0, _) | (_, false) => start,
-            (inner, true) => start + inner - 1,
-        }
-    }
 }
 
 #[cfg(test)]

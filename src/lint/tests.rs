@@ -10,7 +10,7 @@ fn lint(text: &str) -> Vec<String> {
 const HEAD: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata:\n  name: app\n  namespace: web\nspec:\n";
 
 #[test]
-fn a_good_manifest_has_no_findings() {
+fn a_valid_manifest_has_no_findings() {
     let text = format!(
         "{HEAD}  provider: cce\n  parameters:\n    region: cn-north-4\n    objects: |\n      - objectName: db\n        objectType: csms\n        objectVersion: latest\n  secretObjects:\n    - secretName: s\n      type: Opaque\n      data:\n        - objectName: db\n          key: k\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: app\n  namespace: web\n  annotations:\n    cce.io/dew-resource: '[\"db\"]'\n---\napiVersion: apps/v1\nkind: Deployment\nspec: {{}}\n"
     );
@@ -18,25 +18,25 @@ fn a_good_manifest_has_no_findings() {
 }
 
 #[test]
-fn every_finding_has_its_line() {
+fn each_finding_has_its_line() {
     let text = format!(
         "# a comment\n---\n{HEAD}  provider: cce\n  parameters:\n    regoin: x\n    region: nowhere-1\n    objects: |\n      - objectName: db\n        objectType: csms\n        objectVersion: newest\n        objectAlia: x\n---\nkind: ServiceAccount\nmetadata:\n  name: app\n  annotations:\n    cce.io/dew-resource: db\n"
     );
     let found = lint(&text);
     let all = found.join("\n");
     for part in [
-        "f.yaml:11: error: SecretProviderClass app, spec.parameters.regoin: is not a parameter; did you mean region?",
-        "f.yaml:12: warning: SecretProviderClass app, spec.parameters.region: \"nowhere-1\" is not known",
+        "f.yaml:11: error: SecretProviderClass app, spec.parameters.regoin: unknown parameter; did you mean region?",
+        "f.yaml:12: warning: SecretProviderClass app, spec.parameters.region: \"nowhere-1\" is not a known region",
         "f.yaml:16: error: SecretProviderClass app, objects, object \"db\", objectVersion: \"newest\" is neither",
-        "f.yaml:17: error: SecretProviderClass app, objects, object \"db\", objectAlia: is not a field; did you mean objectAlias?",
-        "f.yaml:23: error: ServiceAccount app, cce.io/dew-resource: is not a JSON array",
+        "f.yaml:17: error: SecretProviderClass app, objects, object \"db\", objectAlia: unknown field; did you mean objectAlias?",
+        "f.yaml:23: error: ServiceAccount app, cce.io/dew-resource: not a JSON array",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
 }
 
 #[test]
-fn files_that_do_not_exist_are_not_synced() {
+fn missing_files_of_secret_objects_are_reported() {
     let text = format!(
         "{HEAD}  provider: cce\n  parameters:\n    objects: \"[{{objectName: db, objectType: csms, objectVersion: v1}}]\"\n  secretObjects:\n    - data:\n        - objectName: bd\n          key: k\n"
     );
@@ -46,7 +46,7 @@ fn files_that_do_not_exist_are_not_synced() {
 }
 
 #[test]
-fn broken_yaml_and_other_providers() {
+fn invalid_yaml_is_reported_and_other_providers_are_ignored() {
     assert!(
         lint("kind: [\n")[0].contains("f.yaml:"),
         "{:?}",

@@ -1,4 +1,4 @@
-//! The limit: a tonic server that answers every Mount with the same bytes.
+//! The upper bound: a tonic server that responds to every Mount with the same bytes.
 
 use std::path::Path;
 
@@ -24,16 +24,16 @@ impl CsiDriverProvider for Echo {
     }
 }
 
-/// Serves the answer in the file beside the socket until it is killed.
+/// Serves the response stored in the file next to the socket, until the process is killed.
 pub(crate) async fn serve(socket: &Path) {
-    let answer = std::fs::read(socket.with_extension("answer")).unwrap();
-    let answer: MountResponse = prost::Message::decode(answer.as_slice()).unwrap();
+    let response = std::fs::read(socket.with_extension("response")).unwrap();
+    let response: MountResponse = prost::Message::decode(response.as_slice()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
     let incoming = stream::unfold(listener, |listener| async {
         Some((listener.accept().await.map(|(stream, _)| stream), listener))
     });
     tonic::transport::Server::builder()
-        .add_service(CsiDriverProviderServer::new(Echo(answer)))
+        .add_service(CsiDriverProviderServer::new(Echo(response)))
         .serve_with_incoming(incoming)
         .await
         .unwrap();

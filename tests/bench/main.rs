@@ -1,9 +1,9 @@
-//! What a Mount costs, beside a bare tonic server that answers the same bytes in the same run.
+//! The cost of a Mount, compared with a bare tonic server that returns the same bytes in the same run.
 //!
-//! `cargo bench --bench mount` prints the table that stands in the README. The provider and the echo are
-//! processes of their own; the emulated cloud and the callers are this one.
+//! `cargo bench --bench mount` prints the table in docs/src/performance.md. The provider and the echo are
+//! separate processes; the emulated cloud and the callers run in this one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
-#![allow(clippy::disallowed_methods)] // real time is what is measured
+#![allow(clippy::disallowed_methods)] // measures real time
 
 mod echo;
 mod measure;
@@ -15,10 +15,10 @@ use std::path::Path;
 use measure::{Pair, median};
 use node::Node;
 
-/// Mounts of one caller in each of the rounds, in which provider and echo take turns.
+/// Rounds, in which provider and echo are measured in turn, and Mounts of one caller per round.
 const ROUNDS: usize = 20;
 const CALLS: usize = 100;
-/// Mounts over which processor time is taken.
+/// Mounts over which CPU time is measured.
 const BUSY_CALLS: usize = 60_000;
 const CALLERS: usize = 8;
 
@@ -31,11 +31,11 @@ fn main() {
         .unwrap();
     match args.iter().position(|arg| arg == "--echo") {
         Some(at) => runtime.block_on(echo::serve(Path::new(&args[at + 1]))),
-        None => runtime.block_on(all()),
+        None => runtime.block_on(measure_all()),
     }
 }
 
-async fn all() {
+async fn measure_all() {
     println!("{}\n", machine());
     println!("| what | provider | bare echo | ratio |\n|---|---|---|---|");
     let node = Node::start().await;
@@ -55,14 +55,15 @@ async fn all() {
             .await;
         let echo = node.echo(&class).await;
         let pair = Pair::latency(&node, &class, &echo, ROUNDS, CALLS).await;
+        let noun = if objects == 1 { "object" } else { "objects" };
         println!(
-            "| warm Mount of {objects} objects, one caller, p50 | {:.3} ms | {:.3} ms | {:.2} |",
-            pair.ours, pair.echo, pair.ratio
+            "| warm Mount of {objects} {noun}, one caller, p50 | {:.3} ms | {:.3} ms | {:.2} |",
+            pair.provider, pair.echo, pair.ratio
         );
         let pair = Pair::per_cpu_second(&node, &class, &echo, CALLERS, BUSY_CALLS).await;
         println!(
-            "| warm Mounts of {objects} objects per CPU-second, {CALLERS} callers | {:.0} | {:.0} | {:.2} |",
-            pair.ours, pair.echo, pair.ratio
+            "| warm Mounts of {objects} {noun} per CPU-second, {CALLERS} callers | {:.0} | {:.0} | {:.2} |",
+            pair.provider, pair.echo, pair.ratio
         );
     }
     let (one, twenty) = node.cold().await;
@@ -73,7 +74,7 @@ async fn all() {
     );
     let (calls, seconds) = node.at_once(1000).await;
     println!(
-        "| 1,000 pods ask for the same 10 secrets at once | {calls} cloud calls, {seconds:.2} s | | |"
+        "| 1,000 pods request the same 10 secrets at once | {calls} cloud calls, {seconds:.2} s | | |"
     );
     drop(node);
     let node = Node::start().await;

@@ -1,25 +1,25 @@
-//! Times and processor time of calls, the provider's and the echo's in turn.
+//! Measures the latency and the CPU time of calls to the provider and the echo, in turn.
 
 use std::time::Instant;
 
+use dew_provider::node::socket;
 use dew_provider::proto::MountRequest;
-use dew_provider::socket;
 use futures::future::join_all;
 use std::path::Path;
 
 use super::node::{Class, Node};
 use super::process::Process;
 
-/// Provider and echo side by side.
+/// The figures of provider and echo.
 pub(crate) struct Pair {
-    pub(crate) ours: f64,
+    pub(crate) provider: f64,
     pub(crate) echo: f64,
-    /// Median of the ratios of the rounds: a machine that slows down slows both.
+    /// Median of the rounds' ratios: if the machine slows down, it slows both.
     pub(crate) ratio: f64,
 }
 
 impl Pair {
-    /// Milliseconds of a Mount, p50 of one caller.
+    /// The latency of a Mount for one caller, p50 in milliseconds.
     pub(crate) async fn latency(
         node: &Node,
         class: &Class,
@@ -29,14 +29,14 @@ impl Pair {
     ) -> Self {
         let mut all = Vec::with_capacity(rounds);
         for _ in 0..rounds {
-            let ours = one_caller(&node.provider.socket, &class.request, calls).await;
-            let theirs = one_caller(&echo.socket, &class.request, calls).await;
-            all.push((median(ours), median(theirs)));
+            let provider = one_caller(&node.provider.socket, &class.request, calls).await;
+            let echo = one_caller(&echo.socket, &class.request, calls).await;
+            all.push((median(provider), median(echo)));
         }
         Self::of(&all)
     }
 
-    /// Mounts per second of the process's processor time.
+    /// Mounts per second of the process's CPU time.
     pub(crate) async fn per_cpu_second(
         node: &Node,
         class: &Class,
@@ -46,21 +46,21 @@ impl Pair {
     ) -> Self {
         let mut all = Vec::new();
         for _ in 0..5 {
-            let ours = busy(&node.provider, &class.request, callers, calls / 5).await;
-            let theirs = busy(echo, &class.request, callers, calls / 5).await;
-            all.push((ours, theirs));
+            let provider = busy(&node.provider, &class.request, callers, calls / 5).await;
+            let echo = busy(echo, &class.request, callers, calls / 5).await;
+            all.push((provider, echo));
         }
         Self::of(&all)
     }
 
-    /// Medians over the rounds, each ours and the echo's.
+    /// Medians over the rounds, each with the figures of provider and echo.
     fn of(rounds: &[(f64, f64)]) -> Self {
         let median_of =
             |figure: fn(&(f64, f64)) -> f64| median(rounds.iter().map(figure).collect());
         Self {
-            ours: median_of(|(ours, _)| *ours),
+            provider: median_of(|(provider, _)| *provider),
             echo: median_of(|(_, echo)| *echo),
-            ratio: median_of(|(ours, echo)| ours / echo),
+            ratio: median_of(|(provider, echo)| provider / echo),
         }
     }
 }
@@ -70,9 +70,9 @@ async fn one_caller(socket: &Path, request: &MountRequest, calls: usize) -> Vec<
     client.mount(request.clone()).await.unwrap();
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
-        let begun = Instant::now();
+        let started = Instant::now();
         client.mount(request.clone()).await.unwrap();
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     times
 }

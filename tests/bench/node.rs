@@ -1,20 +1,21 @@
-//! The provider as a process, its cloud, and the classes that it is asked for.
+//! The provider as a process, its emulated cloud, and the classes it mounts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dew_provider::clock::{Clock, Jitter};
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, Config, Credentials, Env, NewSecret, SecretValue,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
 };
-use dew_provider::emulator::{
+use dew_provider::node::socket;
+use dew_provider::proto::{MountRequest, MountResponse};
+use dew_provider::sim::huawei::{
     self, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
 };
-use dew_provider::observe::metrics::CloudMetrics;
-use dew_provider::proto::{MountRequest, MountResponse};
-use dew_provider::socket;
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use futures::future::join_all;
 use prost::Message;
 use serde_json::json;
@@ -22,13 +23,13 @@ use tokio::net::TcpListener;
 
 use super::process::Process;
 
-/// Secrets that exist, and their versions.
+/// The number of secrets, of their versions, and of the bytes of a value.
 const SECRETS: usize = 20;
 const VERSIONS: usize = 20;
 const VALUE: usize = 64;
 const QPS: &str = "100000";
 
-/// What a pod asks for.
+/// A class with the Mount request of a pod.
 pub(crate) struct Class {
     pub(crate) request: MountRequest,
     name: String,
@@ -45,8 +46,8 @@ impl Node {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator =
-            Emulator::start(listener, emulator::Config::default(), Clock::system()).unwrap();
-        create(&emulator.url()).await;
+            Emulator::start(listener, huawei::Config::default(), Clock::system()).unwrap();
+        create_secrets(&emulator.url()).await;
         let folder = tempfile::tempdir().unwrap();
         let url = emulator.url();
         let provider = Process::start(
@@ -77,7 +78,7 @@ impl Node {
         }
     }
 
-    /// Objects of secrets `s0`, `s1` and so on, each as a file.
+    /// A class with the secrets `s0`, `s1` and so on, each as a file.
     pub(crate) async fn class(&self, name: &str, objects: usize, version: &str) -> Class {
         Class {
             request: request(name, "pod", objects, version),
@@ -85,32 +86,32 @@ impl Node {
         }
     }
 
-    /// An echo of what the provider answers for the class.
+    /// Starts an echo of the provider's response for the class.
     pub(crate) async fn echo(&self, class: &Class) -> Process {
-        let answer = socket::client(&self.provider.socket)
+        let response = socket::client(&self.provider.socket)
             .mount(class.request.clone())
             .await;
-        start_echo(&self.folder, &class.name, &answer.unwrap().into_inner())
+        start_echo(&self.folder, &class.name, &response.unwrap().into_inner())
     }
 
-    /// Milliseconds of Mounts that find nothing in the store, with a cloud that answers in 50 ms:
-    /// of one object, and of twenty.
+    /// The latencies in milliseconds of Mounts without cached versions, with a cloud that responds in
+    /// 50 ms: of one object, and of twenty.
     pub(crate) async fn cold(&self) -> (Vec<f64>, Vec<f64>) {
         self.emulator
             .add_faults(r#"{"fault": {"delay_ms": 50}}"#)
             .unwrap();
         let (mut one, mut twenty) = (Vec::new(), Vec::new());
         let mut client = socket::client(&self.provider.socket);
-        // Versions that nobody asked for yet; those of the first secret are for the single ones.
+        // Versions that were not fetched before.
         for version in 1..=VERSIONS {
             for (times, objects) in [(&mut one, 1), (&mut twenty, SECRETS)] {
-                let stage = if objects == 1 { "single" } else { "all" };
-                let name = format!("cold-{stage}-{version}");
+                let kind = if objects == 1 { "single" } else { "all" };
+                let name = format!("cold-{kind}-{version}");
                 let request = request_of(
                     &name,
                     "pod",
                     (0..objects).map(|i| {
-                        // The single object asks under a name of its own, so that it is cold too.
+                        // A secret that the twenty do not use, so that it is not cached either.
                         let secret = if objects == 1 {
                             "single".to_owned()
                         } else {
@@ -119,36 +120,36 @@ impl Node {
                         (secret, format!("v{version}"))
                     }),
                 );
-                let begun = Instant::now();
+                let started = Instant::now();
                 client.mount(request).await.unwrap();
-                times.push(begun.elapsed().as_secs_f64() * 1e3);
+                times.push(started.elapsed().as_secs_f64() * 1e3);
             }
         }
         (one, twenty)
     }
 
-    /// Cloud calls and seconds of so many pods that ask for the same 10 secrets at once.
+    /// The cloud calls and seconds that this many pods need to mount the same 10 secrets at once.
     pub(crate) async fn at_once(&self, pods: usize) -> (usize, f64) {
         self.emulator.clear_calls();
         let client = socket::client(&self.provider.socket);
-        let begun = Instant::now();
-        let stages: Vec<_> = (0..10)
+        let started = Instant::now();
+        let objects: Vec<_> = (0..10)
             .map(|i| (format!("s{i}"), "latest".to_owned()))
             .collect();
-        // `latest` of a new volume is at most 10 s old.
+        // A new volume accepts a cached `latest` for 10 s; wait until it is older.
         tokio::time::sleep(Duration::from_secs(11)).await;
-        let waited = begun.elapsed();
+        let waited = started.elapsed();
         join_all((0..pods).map(|pod| {
             let mut client = client.clone();
-            let request = request_of("at-once", &format!("pod{pod}"), stages.clone());
+            let request = request_of("at-once", &format!("pod{pod}"), objects.clone());
             async move { client.mount(request).await.unwrap() }
         }))
         .await;
-        let seconds = (begun.elapsed() - waited).as_secs_f64();
+        let seconds = (started.elapsed() - waited).as_secs_f64();
         (self.emulator.answers("ShowSecretVersion").len(), seconds)
     }
 
-    /// Mounts so many pods with so many secrets each.
+    /// Mounts this many pods with this many secrets each.
     pub(crate) async fn fill(&self, pods: usize, objects: usize) {
         let mut client = socket::client(&self.provider.socket);
         for pod in 0..pods {
@@ -160,9 +161,9 @@ impl Node {
     }
 }
 
-fn start_echo(folder: &tempfile::TempDir, name: &str, answer: &MountResponse) -> Process {
+fn start_echo(folder: &tempfile::TempDir, name: &str, response: &MountResponse) -> Process {
     let socket = folder.path().join(format!("echo-{name}.sock"));
-    std::fs::write(socket.with_extension("answer"), answer.encode_to_vec()).unwrap();
+    std::fs::write(socket.with_extension("response"), response.encode_to_vec()).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg("--echo").arg(&socket);
     Process::start(&mut command, &socket)
@@ -208,15 +209,9 @@ fn request_of(
     }
 }
 
-/// Fills the cloud.
-async fn create(url: &str) {
-    let many = 100_000.try_into().unwrap();
-    let config = Config {
-        csms_endpoint: Some(url.into()),
-        qps: many,
-        burst: many,
-        ..Config::default()
-    };
+/// Creates the secrets with all their versions.
+async fn create_secrets(url: &str) {
+    let config = CloudConfig::emulated(url);
     let (clock, jitter) = (Clock::system(), Jitter::seeded(1));
     let cloud = Cloud::new(
         config,
@@ -226,6 +221,7 @@ async fn create(url: &str) {
         CloudMetrics::default(),
     )
     .unwrap();
+    let csms = Csms::new(cloud);
     let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
     let caller = Caller {
         region: DEMO_REGION.parse().unwrap(),
@@ -242,10 +238,9 @@ async fn create(url: &str) {
             description: None,
             value: value(),
         };
-        cloud.create_secret(&caller, new, deadline()).await.unwrap();
+        csms.create_secret(&caller, new, deadline()).await.unwrap();
         for _ in 1..VERSIONS {
-            cloud
-                .create_secret_version(&caller, name, value(), &[], deadline())
+            csms.create_secret_version(&caller, name, value(), &[], deadline())
                 .await
                 .unwrap();
         }

@@ -1,25 +1,25 @@
-//! A server as a process of its own, and what the kernel says of it.
+//! Runs a server as a process and reads its memory and CPU time from the kernel.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ticks of `/proc/PID/stat` in a second, on every Linux of today.
+/// Ticks of `/proc/PID/stat` per second, on all current Linux systems.
 const TICKS: f64 = 100.0;
 
-/// Killed when dropped.
+/// A server process, killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) socket: PathBuf,
-    /// From the start of the process to the first connection that its socket accepted.
+    /// The time from the start of the process until its socket accepted a connection.
     pub(crate) ready: Duration,
 }
 
 impl Process {
-    /// Starts it and waits until its socket accepts.
+    /// Starts the process and waits until its socket accepts connections.
     pub(crate) fn start(command: &mut Command, socket: &Path) -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -27,15 +27,15 @@ impl Process {
             .unwrap();
         while UnixStream::connect(socket).is_err() {
             assert!(
-                begun.elapsed() < Duration::from_secs(30),
-                "{command:?} did not come up"
+                started.elapsed() < Duration::from_secs(30),
+                "{command:?} does not accept connections"
             );
             std::thread::sleep(Duration::from_millis(1));
         }
         Self {
             child,
             socket: socket.to_owned(),
-            ready: begun.elapsed(),
+            ready: started.elapsed(),
         }
     }
 
@@ -54,10 +54,10 @@ impl Process {
             * 1024
     }
 
-    /// Processor time so far, in user and system mode.
+    /// CPU time so far, in user and system mode.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // The name, in brackets, may hold spaces: fields are counted behind it.
+        // The name, in parentheses, may contain spaces, so fields are counted after it.
         let fields: Vec<&str> = stat
             .rsplit(')')
             .next()

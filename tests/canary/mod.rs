@@ -1,18 +1,18 @@
-//! No value, key or token is ever seen: not in logs of any level, errors, metrics or Debug output.
+//! No value, key or token appears in logs of any level, errors, metrics or `Debug` output.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use dew_provider::emulator::DEMO_SECRET_KEY;
+use dew_provider::sim::huawei::DEMO_SECRET_KEY;
 use serde_json::json;
 
-use super::support::logs::Logs;
-use super::support::world::{Setup, World};
+use crate::support::logs::Logs;
+use crate::support::test_node::{Setup, TestNode};
 
-/// The value, in text, in JSON, and as keys of JSON.
+/// Part of every secret value: in plain text, in JSON values and in JSON keys.
 const CANARY: &str = "CANARY-5f1d0c";
 
-/// Every way in which an object can be read, well or badly.
+/// Every way of reading an object, whether or not it succeeds.
 const OBJECTS: [&str; 9] = [
     "- {objectName: s, objectType: csms, objectVersion: latest}",
     "- {objectName: s, objectType: csms, objectVersion: v1}",
@@ -26,9 +26,9 @@ const OBJECTS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn nothing_secret_is_ever_seen() {
+async fn no_secret_appears_in_any_output() {
     let logs = Logs::capture();
-    let mut seen = String::new();
+    let mut output = String::new();
     for agency in [false, true] {
         let setup = Setup::default();
         let env = if agency {
@@ -36,10 +36,10 @@ async fn nothing_secret_is_ever_seen() {
         } else {
             setup.env.clone()
         };
-        let world = World::with(Setup { env, ..setup }).await;
-        world.create("s", format!("{CANARY} text")).await;
+        let node = TestNode::with(Setup { env, ..setup }).await;
+        node.create("s", format!("{CANARY} text")).await;
         let json = format!(r#"{{"k":"{CANARY}","{CANARY}/b":1,"n":["{CANARY}"]}}"#);
-        world.create("j", json).await;
+        node.create("j", json).await;
         let faults = [
             json!({}),
             json!({"status": 429}),
@@ -55,13 +55,12 @@ async fn nothing_secret_is_ever_seen() {
         ];
         let mut uid = 0;
         for fault in faults {
-            world
-                .fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault}))
+            node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault}))
                 .await;
             for objects in OBJECTS {
                 uid += 1;
-                world.apply_for("app", objects, &["s", "j"]).await;
-                let mut pod = world.pod("app", &uid.to_string());
+                node.apply_for("app", objects, &["s", "j"]).await;
+                let mut pod = node.pod("app", &uid.to_string());
                 pod.attributes.insert(
                     "csi.storage.k8s.io/serviceAccount.tokens".into(),
                     format!("{{\"a\":\"{CANARY}\"}}"),
@@ -75,20 +74,19 @@ async fn nothing_secret_is_ever_seen() {
                         .into(),
                     );
                 }
-                writeln!(seen, "{:?}", world.publish(&pod).await).unwrap();
+                writeln!(output, "{:?}", node.publish(&pod).await).unwrap();
             }
-            world.clear_faults().await;
-            world.pass(Duration::from_secs(200)).await;
+            node.clear_faults().await;
+            node.pass(Duration::from_secs(200)).await;
         }
-        // The provider's own keys, refused.
-        seen += &world.metrics().await;
-        write!(seen, "{:?} {:?}", world.provider, world.driver).unwrap();
+        output += &node.metrics().await;
+        write!(output, "{:?} {:?}", node.provider, node.driver).unwrap();
     }
     let logs = logs.text();
     assert!(
         logs.contains("mounted") && logs.contains("cloud call") && logs.contains("mount failed")
     );
-    for (what, text) in [("logs", logs.as_str()), ("errors, metrics, Debug", &seen)] {
+    for (what, text) in [("logs", logs.as_str()), ("errors, metrics, Debug", &output)] {
         for secret in [CANARY, DEMO_SECRET_KEY, "Signature=", "x-security-token: "] {
             if let Some(at) = text.find(secret) {
                 let around = &text[text.floor_char_boundary(at.saturating_sub(200))..at];

@@ -1,12 +1,12 @@
-//! The command line, as a person types it.
+//! The command line: help, flags, output, messages and exit codes.
 
 use std::path::Path;
 
-use dew_provider::clock::Clock;
-use dew_provider::emulator::{Config, DEMO_ACCESS_KEY, DEMO_SECRET_KEY, Emulator};
+use dew_provider::sim::huawei::{Config, DEMO_ACCESS_KEY, DEMO_SECRET_KEY, Emulator};
+use dew_provider::util::clock::Clock;
 use tokio::net::TcpListener;
 
-use super::support::program::{run, text};
+use crate::support::program::{run, text};
 
 const COMMANDS: [&str; 5] = ["serve", "demo", "emulate", "lint", "secret"];
 
@@ -29,15 +29,18 @@ async fn every_command_has_help_with_an_example() {
     }
     let output = run(&["serv"], &[], "").await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output).contains("serve"), "a near name is told");
+    assert!(
+        text(&output).contains("serve"),
+        "suggests the closest command"
+    );
 }
 
 #[tokio::test]
-async fn every_flag_of_serve_is_an_environment_variable_too() {
+async fn every_flag_of_serve_has_an_environment_variable() {
     let help = text(&run(&["serve", "--help"], &[], "").await);
     let flags = help.matches("\n      --").count() + help.matches("\n  -").count();
     let variables = help.matches("[env: DEW_").count();
-    // --help itself has none.
+    // `--help` itself has none.
     assert_eq!(variables, flags - 1, "{help}");
     let env = [("DEW_ROTATION_POLL_INTERVAL", "2min")];
     let output = run(&["serve"], &env, "").await;
@@ -50,19 +53,19 @@ async fn every_flag_of_serve_is_an_environment_variable_too() {
 }
 
 #[tokio::test]
-async fn wrong_settings_stop_the_start_with_what_to_do() {
+async fn invalid_settings_stop_the_start_and_name_the_fix() {
     let off = ["serve", "--service-account-allow-list", "off"];
-    for (args, words) in [
+    for (args, expected) in [
         (vec!["--rotation-poll-interval", "1h"], "with the unit m"),
         (vec!["--provider-name", "a/b"], "--provider-name"),
         (vec!["--region", "nowhere!"], "--region"),
         (
             vec!["--csms-endpoint", "ftp://x"],
-            "its scheme is neither http nor https",
+            "the scheme must be http or https",
         ),
         (vec!["--csms-qps", "0"], "--csms-qps"),
         (vec!["--stale-limit", "1d"], "such as 24h or 30m"),
-        (vec!["--stale-limit", "169h"], "up to 168h"),
+        (vec!["--stale-limit", "169h"], "at most 168h"),
         (vec!["--log-level", "loud"], "--log-level"),
         (
             vec!["--ca-bundle", "/nonexistent/ca.pem"],
@@ -80,22 +83,26 @@ async fn wrong_settings_stop_the_start_with_what_to_do() {
         all.extend(&args);
         let output = run(&all, &[], "").await;
         assert!(!output.status.success(), "{args:?}");
-        assert!(text(&output).contains(words), "{args:?}: {}", text(&output));
+        assert!(
+            text(&output).contains(expected),
+            "{args:?}: {}",
+            text(&output)
+        );
     }
-    // Lists of ServiceAccounts cannot be read without Kubernetes.
+    // The allow list is read from Kubernetes.
     let output = run(&["serve"], &[], "").await;
     assert_eq!(output.status.code(), Some(1));
-    for words in [
-        "--service-account-allow-list required needs Kubernetes",
+    for expected in [
+        "--service-account-allow-list required requires Kubernetes",
         "--kubeconfig",
         "off",
     ] {
-        assert!(text(&output).contains(words), "{}", text(&output));
+        assert!(text(&output).contains(expected), "{}", text(&output));
     }
 }
 
 #[tokio::test]
-async fn secrets_are_created_put_read_and_listed() {
+async fn secrets_can_be_created_updated_read_and_listed() {
     let emulator = emulator().await;
     let url = emulator.url();
     let env = [
@@ -110,8 +117,8 @@ async fn secrets_are_created_put_read_and_listed() {
         all.extend(args);
         run(&all, &env, input).await
     };
-    let made = dew(&["create", "db", "--description", "a login"], "one").await;
-    assert!(made.status.success(), "{}", text(&made));
+    let created = dew(&["create", "db", "--description", "a login"], "one").await;
+    assert!(created.status.success(), "{}", text(&created));
     let put = dew(&["put", "db", "--format", "json"], "two").await;
     let put: serde_json::Value = serde_json::from_slice(&put.stdout).unwrap();
     assert_eq!(put[0]["id"], "v2");
@@ -159,8 +166,8 @@ async fn secrets_are_created_put_read_and_listed() {
         versions.contains("v2") && versions.contains("SYSCURRENT"),
         "{versions}"
     );
-    // What goes wrong is told, and nothing is made.
-    for (args, input, words) in [
+    // Failures name the cause and exit with 1.
+    for (args, input, expected) in [
         (&["get", "gone"][..], "", "CSMS.0106"),
         (&["create", "db"], "x", "CSMS.0101"),
         (&["create", "not a name"], "x", "name"),
@@ -168,12 +175,16 @@ async fn secrets_are_created_put_read_and_listed() {
         (
             &["put", "db", "--file", "/nonexistent"],
             "",
-            "/nonexistent cannot be read",
+            "cannot read /nonexistent",
         ),
     ] {
         let output = dew(args, input).await;
         assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(text(&output).contains(words), "{args:?}: {}", text(&output));
+        assert!(
+            text(&output).contains(expected),
+            "{args:?}: {}",
+            text(&output)
+        );
     }
     let output = dew(&["put", "db", "the-value"], "").await;
     assert_eq!(
@@ -184,7 +195,7 @@ async fn secrets_are_created_put_read_and_listed() {
 }
 
 #[tokio::test]
-async fn lint_tells_place_and_reason_and_fails_on_errors() {
+async fn lint_reports_file_line_and_reason_and_fails_on_errors() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -206,27 +217,27 @@ async fn lint_tells_place_and_reason_and_fails_on_errors() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let output = run(&["lint", &good, &bad], &[], "").await;
     assert_eq!(output.status.code(), Some(1));
-    let found = text(&output);
+    let findings = text(&output);
     for line in [
         "bad.yaml:10: error: SecretProviderClass app, objects, object \"a\", objectVersion: \"newest\" is neither latest nor a version such as v1",
-        "bad.yaml:11: error: SecretProviderClass app, objects, object \"a\", objectAlais: is not a field; did you mean objectAlias?",
+        "bad.yaml:11: error: SecretProviderClass app, objects, object \"a\", objectAlais: unknown field; did you mean objectAlias?",
         "checked 2 SecretProviderClasses",
     ] {
-        assert!(found.contains(line), "{found}");
+        assert!(findings.contains(line), "{findings}");
     }
     let output = run(&["lint", "/nonexistent.yaml"], &[], "").await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("/nonexistent.yaml cannot be read"));
-    let from_input = run(&["lint", "-"], &[], &std::fs::read_to_string(&bad).unwrap()).await;
+    let from_stdin = run(&["lint", "-"], &[], &std::fs::read_to_string(&bad).unwrap()).await;
     assert!(
-        text(&from_input).contains("-:10: error"),
+        text(&from_stdin).contains("-:10: error"),
         "{}",
-        text(&from_input)
+        text(&from_stdin)
     );
 }
 
 #[tokio::test]
-async fn the_examples_are_good_and_the_demo_shows_the_first() {
+async fn the_examples_pass_lint_and_the_demo_rotates_a_secret() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples");
     let mut args = vec!["lint".to_owned()];
     for entry in std::fs::read_dir(examples).unwrap() {
@@ -243,13 +254,13 @@ async fn the_examples_are_good_and_the_demo_shows_the_first() {
     let output = run(&["demo", "--dir", folder.path().to_str().unwrap()], &[], "").await;
     assert!(output.status.success(), "{}", text(&output));
     let shown = text(&output);
-    for words in [
+    for expected in [
         "first-pass",
         "second-pass",
         "[429, 429, 502, 200]",
         "CSMS.0302",
     ] {
-        assert!(shown.contains(words), "{words}: {shown}");
+        assert!(shown.contains(expected), "{expected}: {shown}");
     }
     let password = folder.path().join("pods/shop-2/secrets/mount/password");
     assert_eq!(std::fs::read_to_string(password).unwrap(), "second-pass");

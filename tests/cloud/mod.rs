@@ -1,5 +1,5 @@
-//! Tests of `cloud`.
-#![allow(clippy::unwrap_used)] // helpers of tests too
+//! The client for Huawei Cloud: its signatures, and its bytes on real sockets.
+#![allow(clippy::unwrap_used)] // also in helpers
 
 mod signing;
 mod wire;

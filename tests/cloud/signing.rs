@@ -1,4 +1,4 @@
-//! Our signatures beside those of Huawei's Python SDK.
+//! Compares our signatures with those of Huawei's Python SDK.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -26,8 +26,9 @@ struct Case {
     second: i64,
 }
 
-/// Text with what is hard: reserved characters, percent signs, several scripts, surrogates.
-fn hard(max: usize) -> impl Strategy<Value = String> {
+/// Text that is hard to encode: reserved characters, percent signs, non-ASCII letters, and characters
+/// outside the Basic Multilingual Plane.
+fn tricky(max: usize) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[a-zA-Z0-9]{1,4}",
         3 => "[-_.~!*'();:@&=+$,?#\\[\\] %\"<>^`{|}\\\\]{1,3}",
@@ -40,8 +41,8 @@ fn hard(max: usize) -> impl Strategy<Value = String> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let name = prop_oneof![Just("limit".to_owned()), Just("a".to_owned()), hard(4)];
-    let value = prop_oneof![Just(String::new()), hard(6)];
+    let name = prop_oneof![Just("limit".to_owned()), Just("a".to_owned()), tricky(4)];
+    let value = prop_oneof![Just(String::new()), tricky(6)];
     let header = prop_oneof![
         "[!-~]{0,12}",
         " {0,2}[!-~]{1,5}[ \t]{1,3}[!-~]{1,5} {0,2}",
@@ -55,13 +56,13 @@ fn case() -> impl Strategy<Value = Case> {
             Just("DELETE"),
             Just("PATCH")
         ],
-        proptest::collection::vec(hard(5), 0..6),
+        proptest::collection::vec(tricky(5), 0..6),
         proptest::collection::vec((name, value), 0..6),
         proptest::collection::vec(header, 5),
         prop_oneof![
             Just(Vec::new()),
             proptest::collection::vec(any::<u8>(), 1..64),
-            hard(20).prop_map(|text| json!({ "secret_string": text }).to_string().into_bytes()),
+            tricky(20).prop_map(|text| json!({ "secret_string": text }).to_string().into_bytes()),
         ],
         "[A-Z0-9]{20}",
         "[a-zA-Z0-9/+=]{40}",
@@ -92,7 +93,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 #[test]
-fn hard_requests_are_signed_as_the_official_sdk_signs_them() {
+fn signatures_match_those_of_the_official_sdk() {
     let Some(python) = venv::python() else { return };
     let mut runner = TestRunner::deterministic();
     let cases: Vec<Case> = (0..CASES)
@@ -107,7 +108,7 @@ fn hard_requests_are_signed_as_the_official_sdk_signs_them() {
         .iter()
         .zip(&dates)
         .map(|(case, date)| {
-            // the SDK is given a path before encoding, so a percent sign must stand for itself
+            // The path of a real request, which is encoded already.
             let path: String = case
                 .segments
                 .iter()

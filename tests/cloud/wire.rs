@@ -1,4 +1,4 @@
-//! The client over real sockets: TLS, HTTP/2, certificate authorities, proxies.
+//! The client over real sockets: TLS, HTTP/2, CA bundles and proxies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::serve::Listener;
-use dew_provider::clock::{Clock, Jitter};
 use dew_provider::cloud::{
-    AccessKeys, ApiError, Caller, Cloud, Config, Credentials, Env, Kind, SecretVersion, Source,
+    AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, ErrorKind, SecretVersion,
+    Source,
 };
-use dew_provider::observe::metrics::CloudMetrics;
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,17 +25,18 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-type Seen = Arc<Mutex<Vec<String>>>;
+/// What a server received, in order.
+type Received = Arc<Mutex<Vec<String>>>;
 
-/// Answers every request with a version, and notes the HTTP version, host and path.
-fn app(seen: Seen) -> Router {
+/// Responds to every request with a secret version, and records HTTP version, host and path.
+fn app(requests: Received) -> Router {
     Router::new().fallback(async move |request: Request| {
         let host = request
             .uri()
             .authority()
             .map(ToString::to_string)
             .or_else(|| Some(request.headers().get("host")?.to_str().ok()?.to_owned()));
-        seen.lock().unwrap().push(format!(
+        requests.lock().unwrap().push(format!(
             "{:?} {} {}",
             request.version(),
             host.unwrap_or_default(),
@@ -57,7 +60,7 @@ impl Listener for TlsListener {
             let Ok((stream, peer)) = self.tcp.accept().await else {
                 continue;
             };
-            // a client that does not trust us ends here
+            // Fails if the client does not trust the certificate.
             if let Ok(stream) = self.tls.accept(stream).await {
                 return (stream, peer);
             }
@@ -69,10 +72,10 @@ impl Listener for TlsListener {
     }
 }
 
-/// A CSMS with TLS for `localhost`, and a folder with its certificate.
+/// A CSMS with TLS for `localhost`, and a directory with its certificate.
 struct Server {
     port: u16,
-    seen: Seen,
+    requests: Received,
     dir: tempfile::TempDir,
 }
 
@@ -97,38 +100,42 @@ impl Server {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = tcp.local_addr().unwrap().port();
         let tls = TlsAcceptor::from(Arc::new(config));
-        let seen = Seen::default();
-        let app = app(Arc::clone(&seen));
+        let requests = Received::default();
+        let app = app(Arc::clone(&requests));
         tokio::spawn(async move { axum::serve(TlsListener { tcp, tls }, app).await });
-        Self { port, seen, dir }
+        Self {
+            port,
+            requests,
+            dir,
+        }
     }
 
     fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    fn config(&self) -> Config {
-        Config {
+    fn config(&self) -> CloudConfig {
+        CloudConfig {
             csms_endpoint: Some(format!("https://localhost:{}", self.port)),
             ca_bundle: Some(self.ca()),
-            ..Config::default()
+            ..CloudConfig::default()
         }
     }
 
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-/// A proxy that knows CONNECT, and notes each.
-async fn proxy() -> (String, Seen) {
+/// An HTTP proxy that records its CONNECT requests.
+async fn proxy() -> (String, Received) {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
-    let seen = Seen::default();
-    let noted = Arc::clone(&seen);
+    let tunnels = Received::default();
+    let received = Arc::clone(&tunnels);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = tcp.accept().await {
-            let noted = Arc::clone(&noted);
+            let received = Arc::clone(&received);
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
@@ -136,17 +143,17 @@ async fn proxy() -> (String, Seen) {
                 }
                 let head = String::from_utf8(head).unwrap();
                 let target = head.split(' ').nth(1).unwrap().to_owned();
-                noted.lock().unwrap().push(head);
+                received.lock().unwrap().push(head);
                 let mut server = TcpStream::connect(target).await.unwrap();
                 client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 tokio::io::copy_bidirectional(&mut client, &mut server).await
             });
         }
     });
-    (format!("http://user:pass@{address}"), seen)
+    (format!("http://user:pass@{address}"), tunnels)
 }
 
-fn client(config: Config, env: &[(&str, &str)]) -> Result<Cloud, ApiError> {
+fn client(config: CloudConfig, env: &[(&str, &str)]) -> Result<Cloud, ApiError> {
     Cloud::new(
         config,
         &Env::from_pairs(env.iter().copied()),
@@ -163,13 +170,13 @@ async fn show(cloud: &Cloud) -> Result<SecretVersion, ApiError> {
         credentials: Credentials::fixed(AccessKeys::new("AK", "SK", None, None), "test"),
     };
     let deadline = Instant::now() + Duration::from_secs(30);
-    cloud
+    Csms::new(cloud.clone())
         .show_secret_version(&caller, "db", "v1", deadline)
         .await
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_where_it_is_offered() {
+async fn http_2_is_used_if_the_server_offers_it() {
     for (protocols, version) in [
         (&["h2", "http/1.1"][..], "HTTP/2.0"),
         (&["http/1.1"], "HTTP/1.1"),
@@ -181,26 +188,26 @@ async fn http_2_is_spoken_where_it_is_offered() {
             "{version} localhost:{} /v1/p1/secrets/db/versions/v1",
             server.port
         );
-        assert_eq!(server.seen(), [line]);
+        assert_eq!(server.requests(), [line]);
     }
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_unknown_authority_is_final() {
+async fn a_certificate_of_an_unknown_authority_is_not_retried() {
     let server = Server::start(&["h2"]).await;
-    let stranger = Server::start(&["h2"]).await;
-    let config = Config {
-        ca_bundle: Some(stranger.ca()),
+    let other = Server::start(&["h2"]).await;
+    let config = CloudConfig {
+        ca_bundle: Some(other.ca()),
         ..server.config()
     };
     let error = show(&client(config, &[]).unwrap()).await.unwrap_err();
-    assert_eq!((error.kind, error.attempts), (Kind::Connect, 1));
+    assert_eq!((error.kind, error.attempts), (ErrorKind::Connect, 1));
     assert!(error.message.contains("--ca-bundle"), "{error}");
-    assert!(server.seen().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
-async fn a_ca_bundle_that_is_none_is_told_at_once() {
+async fn an_invalid_ca_bundle_is_rejected_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let bad = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -212,16 +219,16 @@ async fn a_ca_bundle_that_is_none_is_told_at_once() {
         (dir.path().join("missing"), "No such file"),
         (bad("empty", ""), "no certificate"),
         (bad("text", "hello\n"), "no certificate"),
-        (bad("broken", broken), "no authority"),
+        (bad("broken", broken), "invalid CA certificate"),
     ];
     for (path, expected) in cases {
         let name = path.display().to_string();
-        let config = Config {
+        let config = CloudConfig {
             ca_bundle: Some(path),
-            ..Config::default()
+            ..CloudConfig::default()
         };
         let error = client(config, &[]).unwrap_err();
-        assert_eq!(error.kind, Kind::Configuration);
+        assert_eq!(error.kind, ErrorKind::Configuration);
         for part in ["--ca-bundle", name.as_str(), expected] {
             assert!(error.message.contains(part), "{error}");
         }
@@ -257,44 +264,44 @@ async fn https_goes_through_the_proxy_unless_no_proxy_names_the_host() {
 }
 
 #[tokio::test]
-async fn a_proxy_of_another_kind_is_refused_without_its_password() {
+async fn an_unsupported_proxy_is_rejected_without_showing_its_password() {
     for bad in [
         "socks5://user:hunter2@proxy:1080",
         "ftp://hunter2",
         "hunter2 hunter2",
     ] {
-        let error = client(Config::default(), &[("HTTPS_PROXY", bad)]).unwrap_err();
-        assert_eq!(error.kind, Kind::Configuration);
+        let error = client(CloudConfig::default(), &[("HTTPS_PROXY", bad)]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Configuration);
         assert!(error.message.contains("HTTPS_PROXY"), "{error}");
         assert!(!error.message.contains("hunter2"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn the_metadata_service_is_never_asked_through_a_proxy() {
+async fn the_metadata_service_is_never_called_through_a_proxy() {
     let server = Server::start(&["h2"]).await;
     let (proxy, tunnels) = proxy().await;
-    let config = Config {
+    let config = CloudConfig {
         metadata_endpoint: Some(format!("https://localhost:{}", server.port)),
         ..server.config()
     };
     let cloud = client(config, &[("ALL_PROXY", &proxy)]).unwrap();
-    let own = cloud
+    let credentials = cloud
         .own_credentials(&Env::default(), Some(Source::Agency))
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    let error = own.keys(deadline).await.unwrap_err();
-    assert!(error.message.contains("not what is promised"), "{error}");
+    let error = credentials.keys(deadline).await.unwrap_err();
+    assert!(error.message.contains("unexpected response"), "{error}");
     assert_eq!(
-        server.seen().len(),
+        server.requests().len(),
         2,
-        "a session token and keys were asked for"
+        "one for a session token, one for keys"
     );
     assert!(tunnels.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn connections_are_kept_for_later_calls() {
+async fn connections_are_reused() {
     let (proxy, tunnels) = proxy().await;
     let server = Server::start(&["h2", "http/1.1"]).await;
     let cloud = client(server.config(), &[("HTTPS_PROXY", &proxy)]).unwrap();

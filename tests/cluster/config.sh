@@ -1,4 +1,5 @@
-# Sourced by node.sh: keys and configuration files of the node, below "$node".
+# shellcheck shell=bash disable=SC2154,SC2034
+# Sourced by node.sh: creates keys and configuration files of the node in "$node".
 
 node_ip=10.244.0.1
 pods=10.244.0.0/24
@@ -12,7 +13,7 @@ certificate() { # name, subject, names
         -days 2 -out "$name.crt" -extfile <(echo "subjectAltName=$3")
 }
 
-kubeconfig() { # name; the certificate's name is the same
+kubeconfig() { # name, which is also that of the certificate
     cat >"$node/$1.conf" <<-END
 	apiVersion: v1
 	kind: Config
@@ -30,7 +31,7 @@ certificates() {
         "DNS:kubernetes.default.svc,DNS:kubernetes,DNS:localhost,IP:127.0.0.1,IP:$node_ip,IP:$service_ip"
     certificate admin /O=system:masters/CN=admin DNS:admin
     certificate kubelet /O=system:nodes/CN=system:node:node1 "DNS:node1,IP:$node_ip"
-    # The driver runs as a process of the node, with the rights of its ServiceAccount.
+    # The driver runs as a process on the node, with the permissions of its ServiceAccount.
     certificate driver /CN=system:serviceaccount:kube-system:secrets-store-csi-driver DNS:driver
     openssl genrsa -out "$node/pki/sa.key" 2048
     openssl rsa -in "$node/pki/sa.key" -pubout -out "$node/pki/sa.pub"
@@ -45,8 +46,8 @@ configs() {
 	  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipam": {
 	    "type": "host-local", "ranges": [[{"subnet": "$pods"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 	END
-    # restrict_oom_score_adj: machines without CAP_SYS_RESOURCE may not lower the score, and every
-    # sandbox would fail with "can't get final child's PID from pipe: EOF".
+    # restrict_oom_score_adj: without CAP_SYS_RESOURCE the score cannot be lowered, and every sandbox
+    # would fail with "can't get final child's PID from pipe: EOF".
     cat >"$node/containerd.toml" <<-END
 	version = 2
 	root = "$node/containerd/root"
@@ -60,7 +61,7 @@ configs() {
 	    bin_dir = "$cache/root/usr/lib/cni"
 	    conf_dir = "$node/cni"
 	END
-    # failCgroupV1: kubelet 1.34 runs on cgroup v1 still, if told to.
+    # failCgroupV1: kubelet 1.34 still runs on cgroup v1 if this is false.
     cat >"$node/kubelet.yaml" <<-END
 	apiVersion: kubelet.config.k8s.io/v1beta1
 	kind: KubeletConfiguration
@@ -78,8 +79,8 @@ configs() {
 	resolvConf: ""
 	evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 	END
-    # masqueradeAll: pods share a bridge, and answers from pod to pod would not pass the rules.
-    # conntrack: its size is the machine's, not the namespace's.
+    # masqueradeAll: pods share a bridge, so replies between pods would otherwise bypass the rules.
+    # conntrack: its size belongs to the machine, not to the namespace.
     cat >"$node/proxy.yaml" <<-END
 	apiVersion: kubeproxy.config.k8s.io/v1alpha1
 	kind: KubeProxyConfiguration

@@ -1,4 +1,4 @@
-//! Stand-ins on a real node: tmpfs mounts for the library's driver, and the driver's registrar.
+//! The simulated CSI driver on a real node, with tmpfs mounts, and a registrar for either driver.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dew_provider::clock::Clock;
-use dew_provider::driver::csi::{Csi, NAME};
-use dew_provider::driver::{Driver, DriverConfig, Mounts};
-use dew_provider::socket;
+use dew_provider::node::socket;
+use dew_provider::sim::csi_driver::csi::{Csi, NAME};
+use dew_provider::sim::csi_driver::{Driver, DriverConfig, Mounts};
+use dew_provider::util::clock::Clock;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -24,17 +24,17 @@ use registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStat
 
 const NODE: &str = "node1";
 
-/// A server that ends, with its socket, when dropped.
+/// Keeps the registrar running; dropping it stops the server and removes its socket.
 pub(crate) struct Registered {
     _stop: DropGuard,
 }
 
-/// Where the driver's socket is, below kubelet's folder.
+/// The driver's socket, below kubelet's root directory.
 pub(crate) fn driver_socket(kubelet: &Path) -> PathBuf {
     kubelet.join("plugins/csi-secrets-store/csi.sock")
 }
 
-/// Tells kubelet of the driver: the work of its node-driver-registrar, which comes as an image only.
+/// Registers the driver with kubelet. Replaces node-driver-registrar, which is available only as an image.
 pub(crate) fn register(kubelet: &Path) -> Registered {
     let registrar = Registrar {
         endpoint: driver_socket(kubelet).display().to_string(),
@@ -83,8 +83,8 @@ impl Registration for Registrar {
     }
 }
 
-/// The stand-in for the driver. It does not sync Secrets.
-pub(crate) fn stand_in(kube: kube::Client) -> Csi {
+/// The simulated driver. It does not sync Secrets.
+pub(crate) fn simulated_driver(kube: kube::Client) -> Csi {
     let config = DriverConfig {
         rotation_poll_interval: Duration::from_secs(1),
         ..DriverConfig::new("/var/run/secrets-store-csi-providers")
@@ -93,17 +93,17 @@ pub(crate) fn stand_in(kube: kube::Client) -> Csi {
     Csi::new(Arc::new(driver), kube, NODE)
 }
 
-/// Volumes as the real driver makes them, by the programs that it calls.
+/// Mounts volumes as the real driver does, with `mount` and `umount`.
 struct Tmpfs;
 
 impl Tmpfs {
     fn run(program: &str, arguments: &[&str], target: &Path) -> io::Result<()> {
-        let done = Command::new(program).args(arguments).arg(target).output()?;
-        if done.status.success() {
+        let output = Command::new(program).args(arguments).arg(target).output()?;
+        if output.status.success() {
             return Ok(());
         }
         Err(io::Error::other(
-            String::from_utf8_lossy(&done.stderr).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
         ))
     }
 

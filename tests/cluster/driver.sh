@@ -1,13 +1,13 @@
 #!/bin/bash
-# Runs inside the cluster's namespaces: the real CSI driver as a process of the node, as its chart
-# would run it with this chart's values. Its socket is <kubelet root>/plugins/csi-secrets-store/csi.sock;
-# telling kubelet of it is the registrar's work, which the caller does.
+# Runs the real CSI driver inside the cluster's namespaces, as a process on the node, with the same
+# settings as its chart has with this chart's values. Its socket is
+# <kubelet root>/plugins/csi-secrets-store/csi.sock; the caller registers it with kubelet.
 set -euo pipefail
 binary=$1
 : "${DEW_CLUSTER_NODE:?}" "${DEW_KUBELET_ROOT:?}" "${state:?}" "${here:?}"
 
 kubectl apply -f "$here/crds.yaml" -f "$here/driver.yaml" >/dev/null
-# A manager whose kinds are not served yet would end at once.
+# The driver exits at once if its resources are not served yet.
 kubectl wait --for=condition=Established --timeout=30s crd \
     secretproviderclasses.secrets-store.csi.x-k8s.io \
     secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io >/dev/null

@@ -1,9 +1,9 @@
-//! The chart's release: installed, tested, upgraded, uninstalled.
+//! Installs, tests, upgrades and uninstalls the chart.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
+use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
 use serde_json::{Value, json};
 
 use super::kubernetes::{
@@ -16,9 +16,9 @@ const NAMESPACE: &str = "kube-system";
 const SELECTOR: &str =
     "app.kubernetes.io/name=dew-provider,app.kubernetes.io/instance=dew-provider";
 
-/// The chart without the driver's, which `tests/cluster/test` puts there.
+/// The copy of the chart without the driver's chart, made by `tests/cluster/test`.
 fn chart() -> String {
-    std::env::var("DEW_CHART").expect("DEW_CHART names the copy of the chart")
+    std::env::var("DEW_CHART").expect("DEW_CHART is not set")
 }
 
 fn helm(arguments: &[&str]) -> Result<String> {
@@ -74,7 +74,7 @@ pub(crate) fn wait_rolled_out() -> Result<()> {
     .map(drop)
 }
 
-/// Kills the provider's pod without giving it time.
+/// Kills the provider's pod without a grace period.
 pub(crate) fn kill() -> Result<()> {
     kubectl(&[
         "-n",
@@ -89,7 +89,7 @@ pub(crate) fn kill() -> Result<()> {
     .map(drop)
 }
 
-/// The node's boot in the order driver, pod, provider: the pod waits, and starts.
+/// The provider starts last, after driver and pod: the pod waits, then starts.
 pub(crate) fn provider_after_driver(node: &mut Node) -> Result<()> {
     node.create("installed", text("one"))?;
     let objects = "- {objectName: installed, objectType: csms, objectVersion: latest}";
@@ -144,9 +144,9 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
         paths.len() == 3 && expected.iter().all(|path| paths.contains(path)),
         "host paths {paths:?}"
     );
-    // What it may do, by the API server itself.
+    // What the API server permits the provider.
     let account = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
-    let may = |verb: &str, resource: &str| {
+    let is_allowed = |verb: &str, resource: &str| {
         kubectl(&["auth", "can-i", verb, resource, "-A", "--as", &account]).is_ok()
     };
     for (verb, resource, expected) in [
@@ -168,15 +168,15 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
         ("create", "events.events.k8s.io", true),
     ] {
         ensure!(
-            may(verb, resource) == expected,
-            "{verb} {resource}: not {expected}"
+            is_allowed(verb, resource) == expected,
+            "{verb} {resource}: expected {expected}"
         );
     }
     Ok(())
 }
 
-/// Why the chart runs the provider as root: the folder of sockets is root's, and kubelet makes it so.
-pub(crate) fn another_user(_: &mut Node) -> Result<()> {
+/// Shows why the chart runs the provider as root: kubelet creates the socket directory for root only.
+pub(crate) fn only_root(_: &mut Node) -> Result<()> {
     let folder = "/var/run/secrets-store-csi-providers";
     let pod = |name: &str, user: u32| {
         json!({
@@ -194,15 +194,15 @@ pub(crate) fn another_user(_: &mut Node) -> Result<()> {
         })
     };
     apply(&[pod("root", 0), pod("nobody", 65532)])?;
-    until("the refusal", || {
+    until("the error of the other user", || {
         let log = kubectl(&["logs", "nobody"])?;
         ensure!(
-            log.contains("nobody.sock: it cannot be bound: Permission denied"),
+            log.contains("nobody.sock: cannot be bound: Permission denied"),
             "{log}"
         );
         Ok(())
     })?;
-    // Root needs no capability for it.
+    // Root needs no capabilities.
     until("the socket of root", || {
         ensure!(std::path::Path::new(folder).join("root.sock").exists());
         Ok(())
@@ -211,8 +211,8 @@ pub(crate) fn another_user(_: &mut Node) -> Result<()> {
 }
 
 pub(crate) fn helm_test(_: &mut Node) -> Result<()> {
-    let told = helm(&["test", RELEASE, "--timeout", "120s"])?;
-    ensure!(told.contains("Phase:          Succeeded"), "{told}");
+    let output = helm(&["test", RELEASE, "--timeout", "120s"])?;
+    ensure!(output.contains("Phase:          Succeeded"), "{output}");
     Ok(())
 }
 
@@ -230,7 +230,7 @@ pub(crate) fn upgrade(_: &mut Node) -> Result<()> {
     wait_ready("default", &["upgraded"])?;
     let log = kubectl(&["-n", NAMESPACE, "logs", "-l", SELECTOR])?;
     ensure!(log.contains("\"interval_seconds\":60"), "{log}");
-    // Wrong values change nothing.
+    // An upgrade with an invalid value changes nothing.
     ensure!(install(&["--set", "rotation_poll_interval=2min"]).is_err());
     wait_rolled_out()
 }
@@ -245,10 +245,10 @@ pub(crate) fn dry_run(_: &mut Node) -> Result<()> {
 
 pub(crate) fn uninstall(_: &mut Node) -> Result<()> {
     helm(&["uninstall", RELEASE, "--wait", "--timeout", "60s"])?;
-    // kubelet looks after the volume meanwhile, every 60 to 90 s, and the driver finds no provider.
+    // Meanwhile kubelet remounts the volume, every 60 to 90 s, and the driver finds no provider.
     std::thread::sleep(Duration::from_secs(95));
     read("default", "early", "/mnt/secrets/installed")?;
-    until("the socket's end", || {
+    until("the removal of the socket", || {
         ensure!(!std::path::Path::new("/var/run/secrets-store-csi-providers/cce.sock").exists());
         Ok(())
     })

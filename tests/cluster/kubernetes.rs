@@ -1,4 +1,4 @@
-//! What a person with kubectl and helm would do.
+//! Runs kubectl, and builds the objects of the tests.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// Anything that takes longer has failed.
+/// How long to wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Runs a program; its output, or what it said of its failure.
+/// Runs a program and returns its standard output, or an error with all its output.
 pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     let mut child = Command::new(program)
         .args(arguments)
@@ -24,13 +24,13 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<Stri
     let mut stdin = child.stdin.take().context("no stdin")?;
     stdin.write_all(input.as_bytes())?;
     drop(stdin);
-    let done = child.wait_with_output()?;
+    let output = child.wait_with_output()?;
     let (out, err) = (
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
     );
     ensure!(
-        done.status.success(),
+        output.status.success(),
         "{program} {}: {out}{err}",
         arguments.join(" ")
     );
@@ -41,22 +41,22 @@ pub(crate) fn kubectl(arguments: &[&str]) -> Result<String> {
     run("kubectl", arguments, "")
 }
 
-/// Creates or changes objects.
+/// Creates or updates objects.
 pub(crate) fn apply(objects: &[Value]) -> Result<()> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     run("kubectl", &["apply", "-f", "-"], &list.to_string()).map(drop)
 }
 
-/// Tries until it succeeds.
+/// Repeats `attempt` until it succeeds.
 pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let end = Instant::now() + PATIENCE;
     loop {
         match attempt() {
             Ok(done) => return Ok(done),
             Err(error) if Instant::now() > end => {
-                return Err(error.context(format!("gave up: {what}")));
+                return Err(error.context(format!("gave up waiting for {what}")));
             }
-            Err(_) => std::thread::sleep(LOOK_AGAIN),
+            Err(_) => std::thread::sleep(RETRY_INTERVAL),
         }
     }
 }
@@ -87,9 +87,9 @@ pub(crate) fn delete_pods(namespace: &str, pods: &[&str]) -> Result<()> {
     kubectl(&arguments).map(drop)
 }
 
-/// Waits for an event of the pod whose text has all of these.
+/// Waits for an Event about the object whose message contains all of these texts.
 pub(crate) fn wait_event(namespace: &str, pod: &str, texts: &[&str]) -> Result<()> {
-    until(&format!("an event of {pod} with {texts:?}"), || {
+    until(&format!("an Event of {pod} with {texts:?}"), || {
         let field = format!("involvedObject.name={pod}");
         let events = kubectl(&[
             "-n",
@@ -102,31 +102,32 @@ pub(crate) fn wait_event(namespace: &str, pod: &str, texts: &[&str]) -> Result<(
             "json",
         ])?;
         let events: Value = serde_json::from_str(&events)?;
-        let told: Vec<&str> = events["items"]
+        let messages: Vec<&str> = events["items"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|e| e["message"].as_str())
             .collect();
         ensure!(
-            told.iter()
-                .any(|told| texts.iter().all(|text| told.contains(text))),
-            "its events: {told:#?}"
+            messages
+                .iter()
+                .any(|message| texts.iter().all(|text| message.contains(text))),
+            "its Events: {messages:#?}"
         );
         Ok(())
     })
 }
 
-/// What the pod's own process reads: path, mode and contents of each file below the mount, in order.
+/// The files of the volume as a process of the pod reads them: path, mode and contents, sorted by path.
 pub(crate) fn files(namespace: &str, pod: &str) -> Result<Vec<(String, u32, Vec<u8>)>> {
     let script = r#"cd /mnt/secrets && find -L . -path './..*' -prune -o -type f -print | while read -r f; do
         echo "${f#./} $(stat -L -c %a "$f") $(base64 -w0 <"$f")"; done"#;
-    let told = kubectl(&["-n", namespace, "exec", pod, "--", "sh", "-c", script])?;
+    let output = kubectl(&["-n", namespace, "exec", pod, "--", "sh", "-c", script])?;
     let mut found = Vec::new();
-    for line in told.lines() {
+    for line in output.lines() {
         let mut parts = line.split(' ');
         let (Some(path), Some(mode)) = (parts.next(), parts.next()) else {
-            bail!("{told}")
+            bail!("{output}")
         };
         let contents = data_encoding::BASE64.decode(parts.next().unwrap_or_default().as_bytes())?;
         found.push((path.to_owned(), u32::from_str_radix(mode, 8)?, contents));
@@ -135,12 +136,12 @@ pub(crate) fn files(namespace: &str, pod: &str) -> Result<Vec<(String, u32, Vec<
     Ok(found)
 }
 
-/// The text of one file, as the pod reads it.
+/// The contents of a file, as a process of the pod reads it.
 pub(crate) fn read(namespace: &str, pod: &str, path: &str) -> Result<String> {
     kubectl(&["-n", namespace, "exec", pod, "--", "cat", path])
 }
 
-/// A class with these objects, the ServiceAccount of the same name that may have them.
+/// A ServiceAccount that lists `allowed`, and a class of the same name with these objects.
 pub(crate) fn class(namespace: &str, name: &str, objects: &str, allowed: &[&str]) -> [Value; 2] {
     [
         json!({
@@ -155,8 +156,8 @@ pub(crate) fn class(namespace: &str, name: &str, objects: &str, allowed: &[&str]
     ]
 }
 
-/// A pod that waits, under the ServiceAccount of the first class; each class is a volume, the first
-/// at `/mnt/secrets`, the others at `/mnt/CLASS`.
+/// A sleeping pod under the ServiceAccount of the first class. Each class is a volume: the first at
+/// `/mnt/secrets`, the others at `/mnt/CLASS`.
 pub(crate) fn pod(namespace: &str, name: &str, classes: &[&str]) -> Value {
     let mount = |(index, class): (usize, &&str)| {
         let path = if index == 0 {
@@ -188,7 +189,7 @@ pub(crate) fn pod(namespace: &str, name: &str, classes: &[&str]) -> Value {
     })
 }
 
-/// A folder of the repository.
+/// The absolute form of a path in the repository.
 pub(crate) fn tree(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }

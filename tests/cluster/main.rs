@@ -1,6 +1,6 @@
-//! Cases on a real Kubernetes: `tests/cluster/test` brings one up and runs this program inside.
+//! Tests on a real Kubernetes cluster: `tests/cluster/test` starts one and runs this program inside it.
 //!
-//! With `DRIVER_BIN` in the environment the real CSI driver serves kubelet, else the stand-in.
+//! If `DRIVER_BIN` is set, kubelet uses the real CSI driver, otherwise the simulated one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods)] // real time passes in a cluster
 
@@ -12,11 +12,11 @@ use anyhow::Result;
 mod cases;
 mod csi;
 #[path = "../support/http.rs"]
-#[allow(dead_code)] // what other tests use of it
+#[allow(dead_code)] // other tests use the rest
 mod http;
 mod install;
 mod kubernetes;
-mod life;
+mod lifecycle;
 mod mounts;
 mod node;
 mod rotation;
@@ -25,71 +25,71 @@ use node::Node;
 
 type Case = fn(&mut Node) -> Result<()>;
 
-/// In this order: the first ones install what the others use, the last one removes it.
+/// Run in this order: the first cases install the provider, the last one uninstalls it.
 const CASES: &[(&str, Case)] = &[
     (
-        "a pod waits for the provider and starts with it",
+        "a pod waits for the provider and starts once it runs",
         install::provider_after_driver,
     ),
-    ("the release is as its chart says", install::release),
-    ("every mount case, each by what a pod reads", mounts::table),
+    ("the release matches its chart", install::release),
+    ("a pod reads what each mount case expects", mounts::table),
     (
-        "two classes in one pod, and the same names in two namespaces",
+        "two classes in one pod, and equal names in two namespaces",
         mounts::classes_and_namespaces,
     ),
     (
-        "a class in another namespace is refused",
+        "a pod cannot use a class of another namespace",
         mounts::foreign_class,
     ),
     (
-        "a missing secret is told, and its creation starts the pod",
+        "a missing secret is reported, and the pod starts once it exists",
         mounts::created_later,
     ),
-    ("the examples of manifests/", mounts::examples),
+    ("the examples in manifests/ work", mounts::examples),
     (
-        "a synced Secret as an environment variable",
+        "a synced Secret becomes an environment variable",
         mounts::synced_secret,
     ),
-    ("30 pods at once", life::thirty_pods),
+    ("30 pods start at once", lifecycle::thirty_pods),
     (
-        "the provider is killed while pods come and go",
-        life::killed,
+        "the provider is killed while pods start and stop",
+        lifecycle::killed,
     ),
-    ("the driver restarts", life::driver_restarts),
+    ("the driver restarts", lifecycle::driver_restarts),
+    ("only root can create a socket", install::only_root),
+    ("helm test passes", install::helm_test),
+    ("helm upgrade keeps running pods working", install::upgrade),
+    ("a new version reaches a running pod", lifecycle::rotation),
     (
-        "another user than root cannot make a socket",
-        install::another_user,
-    ),
-    ("helm test", install::helm_test),
-    ("helm upgrade with pods running", install::upgrade),
-    ("a new version reaches a running pod", life::rotation),
-    (
-        "20 pods get a new version, for one value call",
+        "20 pods get a new version with one value call",
         rotation::twenty_pods,
     ),
     ("an edited class reaches 20 pods", rotation::edits),
     (
-        "the provider restarts while the cloud is away",
+        "the provider restarts while the cloud is unreachable",
         rotation::restart_in_outage,
     ),
     (
-        "API server and leader restart",
+        "the API server and the leader restart",
         rotation::everything_restarts,
     ),
     (
-        "200 pods come and go under nudges",
-        rotation::comings_and_goings,
+        "200 pods start and stop during nudges",
+        rotation::pods_under_nudges,
     ),
-    ("all manifests pass the API server", install::dry_run),
-    ("a pod starts while the cloud is away", life::outage),
+    ("the API server accepts all manifests", install::dry_run),
     (
-        "uninstalling leaves running pods their files",
+        "a pod starts while the cloud is unreachable",
+        lifecycle::outage,
+    ),
+    (
+        "running pods keep their files after an uninstall",
         install::uninstall,
     ),
 ];
 
 fn main() {
-    // Blocks this thread only: driver and registrar are served by the others.
+    // The cases block this thread; driver and registrar run on the workers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -99,15 +99,15 @@ fn main() {
     let mut node = match runtime.block_on(Node::start()) {
         Ok(node) => node,
         Err(error) => {
-            println!("the node could not be set up: {error:#}");
+            println!("cannot set up the node: {error:#}");
             std::process::exit(1);
         }
     };
     let _entered = runtime.enter();
     for (name, case) in CASES {
-        let begun = Instant::now();
+        let started = Instant::now();
         let result = case(&mut node);
-        let seconds = begun.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         match result {
             Ok(()) => {
                 passed += 1;

@@ -1,10 +1,10 @@
-//! What pods get, by what their own processes read.
+//! What pods read from their volumes.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use dew_provider::cloud::SecretValue;
-use dew_provider::secret::SecretBytes;
+use dew_provider::util::secret_bytes::SecretBytes;
 use serde_json::Value as Json;
 
 use super::cases::{CASES, Case, Expect, Value};
@@ -20,10 +20,10 @@ fn value(of: &Value) -> SecretValue {
     }
 }
 
-/// All cases of `tests/mount/cases.rs`, at once, as pods of a namespace of their own.
+/// Runs all cases of `tests/mount/cases.rs` at once, each as a pod in a namespace for this test.
 pub(crate) fn table(node: &mut Node) -> Result<()> {
     kubectl(&["create", "namespace", "cases"])?;
-    until("the namespace's account", || {
+    until("the namespace's ServiceAccount", || {
         kubectl(&["-n", "cases", "get", "serviceaccount", "default"])
     })?;
     let mut pods = Vec::new();
@@ -59,7 +59,7 @@ pub(crate) fn table(node: &mut Node) -> Result<()> {
             }
             Expect::Fails(code, texts) => {
                 let code = format!("code = {code:?}");
-                // The cases say `default` where the message names their namespace.
+                // The cases expect the namespace `default`.
                 let texts: Vec<String> = texts
                     .iter()
                     .map(|text| text.replace("default/", "cases/"))
@@ -70,7 +70,7 @@ pub(crate) fn table(node: &mut Node) -> Result<()> {
             }
         }
     }
-    // What each pod holds is recorded.
+    // The driver records what each pod has mounted.
     let statuses = kubectl(&[
         "-n",
         "cases",
@@ -103,10 +103,10 @@ pub(crate) fn classes_and_namespaces(node: &mut Node) -> Result<()> {
         apply(&class("default", name, &objects, &names))?;
     }
     kubectl(&["create", "namespace", "other"])?;
-    until("the namespace's account", || {
+    until("the namespace's ServiceAccount", || {
         kubectl(&["-n", "other", "get", "serviceaccount", "default"])
     })?;
-    // The same name stands for another secret in another namespace.
+    // In another namespace, the class of the same name has another secret.
     apply(&class(
         "other",
         "two-a",
@@ -152,7 +152,7 @@ pub(crate) fn created_later(node: &mut Node) -> Result<()> {
             "code = NotFound",
             "object \"later\"",
             "CSMS.0106",
-            "request id ",
+            "request ID ",
         ],
     )?;
     node.create("later", text("here"))?;
@@ -161,16 +161,16 @@ pub(crate) fn created_later(node: &mut Node) -> Result<()> {
     Ok(())
 }
 
-/// Every file of `manifests/examples` as it is, for secrets that the cloud has.
+/// Applies each file of `manifests/examples` unchanged, with the secrets that it needs in the cloud.
 pub(crate) fn examples(node: &mut Node) -> Result<()> {
     for entry in std::fs::read_dir(tree("manifests/examples"))? {
         let path = entry?.path();
         let manifest = std::fs::read_to_string(&path)?;
-        // A secret's name is what the allow-list names.
+        // The allow-lists name the secrets.
         for list in manifest.split("cce.io/dew-resource: '").skip(1) {
-            let list = list.split('\'').next().context("no list")?;
+            let list = list.split('\'').next().context("the list has no end")?;
             for name in serde_json::from_str::<Vec<String>>(list)? {
-                // One of them is pinned to v1 while there is a newer one.
+                // One example is pinned to v1 although there is a newer version.
                 node.create(&name, text(r#"{"username":"app","password":"first"}"#))?;
                 node.put(&name, text(r#"{"username":"app","password":"second"}"#))?;
             }
@@ -179,7 +179,7 @@ pub(crate) fn examples(node: &mut Node) -> Result<()> {
     }
     let names = "jsonpath={.items[*].metadata.name}";
     let pods = kubectl(&["get", "pods", "-o", names])?;
-    // One waits for a Secret that the stand-in does not sync.
+    // One pod needs a Secret, which the simulated driver does not sync.
     let synced = |pod: &&str| node.is_real() || *pod != "api-login";
     wait_ready(
         "default",
@@ -191,9 +191,7 @@ pub(crate) fn examples(node: &mut Node) -> Result<()> {
 
 pub(crate) fn synced_secret(node: &mut Node) -> Result<()> {
     if !node.is_real() {
-        println!(
-            "cluster: skipped: syncing Secrets is the real driver's work, and DRIVER_BIN names none"
-        );
+        println!("cluster: skipped: only the real driver (DRIVER_BIN) syncs Secrets");
         return Ok(());
     }
     node.create("synced", text("in the environment"))?;
@@ -207,16 +205,16 @@ pub(crate) fn synced_secret(node: &mut Node) -> Result<()> {
         "secretName": "synced", "type": "Opaque", "data": [{"objectName": "synced", "key": "value"}],
     }]);
     apply(&objects)?;
-    let mut with = pod("default", "synced", &["synced"]);
-    with["spec"]["containers"][0]["env"] = serde_json::json!([{
+    let mut pod = pod("default", "synced", &["synced"]);
+    pod["spec"]["containers"][0]["env"] = serde_json::json!([{
         "name": "SYNCED", "valueFrom": {"secretKeyRef": {"name": "synced", "key": "value"}},
     }]);
-    apply(&[with])?;
+    apply(&[pod])?;
     wait_ready("default", &["synced"])?;
     let variable = kubectl(&["exec", "synced", "--", "sh", "-c", "printf %s \"$SYNCED\""])?;
     ensure!(variable == "in the environment", "{variable}");
     delete_pods("default", &["synced"])?;
-    until("the end of the Secret", || {
+    until("the deletion of the Secret", || {
         ensure!(kubectl(&["get", "secret", "synced"]).is_err());
         Ok(())
     })

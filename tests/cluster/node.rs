@@ -1,31 +1,31 @@
-//! The node with the driver and the emulated cloud on it.
+//! The node, with the CSI driver and the emulated cloud on it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dew_provider::clock::{Clock, Jitter};
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, Config, Credentials, Env, NewSecret, SecretValue,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
 };
-use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY};
-use dew_provider::observe::metrics::CloudMetrics;
+use dew_provider::sim::csi_driver::csi::{Csi, NAME, Serving};
+use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY};
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use dew_provider::driver::csi::{Csi, NAME, Serving};
-
-use super::csi::{Registered, driver_socket, register, stand_in};
+use super::csi::{Registered, driver_socket, register, simulated_driver};
 use super::kubernetes::{PATIENCE, kubectl, run, tree, until};
 
-/// Where the Service of `emulator.yaml` is.
+/// The address of the Service in `emulator.yaml`.
 pub(crate) const CLOUD: &str = "http://10.96.0.80:7780";
 
-/// What serves kubelet.
+/// The CSI driver that kubelet uses.
 enum Driver {
-    /// The binary that `DRIVER_BIN` names; a process of the node.
+    /// The binary `DRIVER_BIN`, as a process on the node.
     Real,
-    StandIn {
+    Simulated {
         driver: Csi,
         serving: Option<Serving>,
     },
@@ -34,13 +34,13 @@ enum Driver {
 pub(crate) struct Node {
     driver: Driver,
     kubelet: PathBuf,
-    cloud: Cloud,
+    csms: Csms,
     owner: Caller,
     registrar: Option<Registered>,
 }
 
 impl Node {
-    /// Brings up the driver, tells kubelet of it, and starts the cloud as a pod.
+    /// Starts the driver, registers it with kubelet, and starts the cloud as a pod.
     pub(crate) async fn start() -> Result<Self> {
         let kubelet =
             PathBuf::from(std::env::var("DEW_KUBELET_ROOT").context("not inside a cluster")?);
@@ -62,32 +62,27 @@ impl Node {
         let driver = if std::env::var_os("DRIVER_BIN").is_some() {
             Driver::Real
         } else {
-            Driver::StandIn {
-                driver: stand_in(client),
+            Driver::Simulated {
+                driver: simulated_driver(client),
                 serving: None,
             }
         };
-        let many = 1000.try_into()?;
-        let config = Config {
-            csms_endpoint: Some(CLOUD.into()),
-            qps: many,
-            burst: many,
-            ..Config::default()
-        };
+        let config = CloudConfig::emulated(CLOUD);
         let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
+        let cloud = Cloud::new(
+            config,
+            &Env::default(),
+            Clock::system(),
+            Jitter::from_system(),
+            CloudMetrics::default(),
+        )?;
         let mut node = Self {
             driver,
-            cloud: Cloud::new(
-                config,
-                &Env::default(),
-                Clock::system(),
-                Jitter::from_system(),
-                CloudMetrics::default(),
-            )?,
+            csms: Csms::new(cloud),
             owner: Caller {
                 region: DEMO_REGION.parse()?,
                 project: Some(DEMO_PROJECT.into()),
-                credentials: Credentials::fixed(keys, "the test"),
+                credentials: Credentials::fixed(keys, "test"),
             },
             registrar: None,
             kubelet,
@@ -102,16 +97,16 @@ impl Node {
             "--timeout=120s",
             "deployment/emulator",
         ])?;
-        // Its pod may be ready before the node's rules lead there.
+        // The pod can be ready before the node routes the Service to it.
         let end = Instant::now() + PATIENCE;
-        while let Err(error) = node.cloud.list_secrets(&node.owner, deadline()).await {
+        while let Err(error) = node.csms.list_secrets(&node.owner, deadline()).await {
             anyhow::ensure!(Instant::now() < end, "the cloud: {error}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(node)
     }
 
-    /// As the driver's registrar, which kubelet's refusal ends: it is started again, and so asks anew.
+    /// Registers the driver, and tries again if kubelet rejects it, as a restarted registrar does.
     fn register(&mut self) -> Result<()> {
         until("the driver's registration", || {
             self.registrar = None;
@@ -123,11 +118,11 @@ impl Node {
                 }
                 std::thread::sleep(Duration::from_millis(250));
             }
-            anyhow::bail!("kubelet does not know the driver")
+            anyhow::bail!("the driver is not registered")
         })
     }
 
-    /// kubelet's folder.
+    /// kubelet's root directory.
     pub(crate) fn kubelet(&self) -> &Path {
         &self.kubelet
     }
@@ -147,7 +142,7 @@ impl Node {
                 "",
             )
             .map(drop),
-            Driver::StandIn { driver, serving } => {
+            Driver::Simulated { driver, serving } => {
                 *serving = Some(driver.serve(&driver_socket(&self.kubelet))?);
                 Ok(())
             }
@@ -162,13 +157,13 @@ impl Node {
                 "",
             )
             .map(drop),
-            Driver::StandIn { serving, .. } => {
+            Driver::Simulated { serving, .. } => {
                 *serving = None;
                 Ok(())
             }
         }?;
         let socket = driver_socket(&self.kubelet);
-        until("the driver's end", || {
+        until("the end of the driver", || {
             anyhow::ensure!(std::os::unix::net::UnixStream::connect(&socket).is_err());
             Ok(())
         })
@@ -182,16 +177,16 @@ impl Node {
             description: None,
             value,
         };
-        Handle::current().block_on(self.cloud.create_secret(&self.owner, new, deadline()))?;
+        Handle::current().block_on(self.csms.create_secret(&self.owner, new, deadline()))?;
         Ok(())
     }
 
     /// Adds a version.
     pub(crate) fn put(&self, name: &str, value: SecretValue) -> Result<()> {
-        let made = self
-            .cloud
+        let call = self
+            .csms
             .create_secret_version(&self.owner, name, value, &[], deadline());
-        Handle::current().block_on(made)?;
+        Handle::current().block_on(call)?;
         Ok(())
     }
 }

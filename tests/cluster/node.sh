@@ -1,19 +1,20 @@
 #!/bin/bash
-# The first process of the cluster's namespaces: starts all parts of the node, then waits.
-# Its death is the end of everything here; `cluster down` is that.
+# The first process of the cluster's namespaces: starts all components of the node, then waits.
+# `cluster down` kills it, which ends everything else.
 set -euo pipefail
 state=$1 cgroup=$2
 : "${here:?}" "${cache:?}" "${node:?}"
 export PATH=$cache/bin:$cache/root/usr/sbin:$cache/root/usr/bin:$PATH
 export LD_LIBRARY_PATH=$cache/root/usr/lib/x86_64-linux-gnu:$cache/root/lib/x86_64-linux-gnu
+# shellcheck source=config.sh
 . "$here/config.sh"
 
 private_mounts() {
-    # Pods' volumes must travel between the node and its containers.
+    # Mounts of volumes must propagate between the node and its containers.
     mount --make-rshared /
     mount -t tmpfs -o mode=0755 node "$node"
     mkdir -p "$node"/{etcd,pki,containerd,kubelet,cni,layers}
-    # Whatever container tools write to these folders stays in here.
+    # Container tools write to these directories; keep the changes inside.
     local folder
     for folder in etc opt var; do
         mkdir -p "$node/layers/$folder" "$node/layers/$folder.work"
@@ -23,7 +24,7 @@ private_mounts() {
     echo '127.0.0.1 localhost node1' >/etc/hosts
 }
 
-# kubelet sets these for the whole machine unless they are so already: let it read that they are.
+# kubelet would set these for the whole machine. Let it read the values it wants instead.
 settings() {
     local setting=0 name value
     while read -r name value; do
@@ -46,7 +47,7 @@ network() {
     ip link add cni0 type bridge
     ip addr add "$node_ip/24" dev cni0
     ip link set cni0 up
-    # So that processes of the node reach Services, too: kube-proxy rewrites the address.
+    # Lets processes on the node reach Services as well; kube-proxy rewrites the address.
     ip route add "$services" dev cni0
     echo 1 >/proc/sys/net/ipv4/ip_forward
 }
@@ -56,7 +57,7 @@ cgroups() {
     for mount in /sys/fs/cgroup /sys/fs/cgroup/*; do
         [ -e "$mount/cgroup.procs" ] && mkdir -p "$mount/$cgroup"
     done
-    # On cgroup v1 a new cpuset has no CPU and no memory to use.
+    # On cgroup v1 a new cpuset has no CPUs and no memory nodes.
     local set=/sys/fs/cgroup/cpuset
     if [ -e "$set/$cgroup/cpuset.cpus" ]; then
         cat "$set/cpuset.cpus" >"$set/$cgroup/cpuset.cpus"
@@ -70,7 +71,7 @@ start() { # name, command
     "$@" >"$state/logs/$name" 2>&1 &
 }
 
-keep() { # command, which a test may kill
+restart_forever() { # command; a test may kill it
     while true; do
         "$@" || true
         sleep 0.2
@@ -83,7 +84,7 @@ until_ok() { # command
         "$@" >/dev/null 2>&1 && return
         sleep 0.1
     done
-    echo "gave up: $*"
+    echo "gave up waiting for: $*"
     return 1
 }
 
@@ -96,7 +97,7 @@ configs
 
 start etcd etcd --data-dir "$node/etcd" --listen-client-urls http://127.0.0.1:2379 \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-start apiserver keep kube-apiserver --etcd-servers http://127.0.0.1:2379 \
+start apiserver restart_forever kube-apiserver --etcd-servers http://127.0.0.1:2379 \
     --bind-address 0.0.0.0 --secure-port 6443 --advertise-address "$node_ip" \
     --tls-cert-file "$node/pki/apiserver.crt" --tls-private-key-file "$node/pki/apiserver.key" \
     --client-ca-file "$node/pki/ca.crt" \
@@ -119,5 +120,5 @@ start proxy kube-proxy --config "$node/proxy.yaml"
 start kubelet kubelet --config "$node/kubelet.yaml" --kubeconfig "$node/kubelet.conf" \
     --hostname-override node1 --node-ip "$node_ip" --root-dir "$node/kubelet" -v=2
 
-# Bash reaps what containers leave behind for as long as it waits for a child.
+# While bash waits for a child, it reaps the orphans of containers.
 while true; do sleep 3600; done

@@ -1,4 +1,4 @@
-//! What moves, or is edited, while pods run.
+//! New versions, edited classes and restarts while pods run.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,48 +14,48 @@ use super::kubernetes::{
     apply, class, delete_pods, kubectl, pod, read, until, wait_event, wait_ready,
 };
 use super::node::{CLOUD, Node, text};
-use super::{http, life};
+use super::{http, lifecycle};
 
 const MANY: &str = "many";
 const PODS: usize = 20;
-/// `rotation_poll_interval` of the release by now.
+/// `rotation_poll_interval` of the release since its upgrade.
 const INTERVAL: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The volume of a pod, as a folder of the node.
+/// The directory of a pod's volume on the node.
 fn volume(node: &Node, uid: &str) -> PathBuf {
     let folder = format!("pods/{uid}/volumes/kubernetes.io~csi/v0/mount");
     node.kubelet().join(folder)
 }
 
-/// Names and UIDs of pods whose name begins so.
+/// Names and UIDs of the pods whose name has this prefix.
 fn pods(prefix: &str) -> Result<Vec<(String, String)>> {
     let list: Value = serde_json::from_str(&kubectl(&["get", "pods", "-o", "json"])?)?;
     let text = |pod: &Value, field: &str| pod["metadata"][field].as_str().map(str::to_owned);
-    let all = list["items"].as_array().context("no list")?;
+    let all = list["items"].as_array().context("not a list")?;
     let found = all
         .iter()
         .filter_map(|pod| Some((text(pod, "name")?, text(pod, "uid")?)));
     Ok(found.filter(|(name, _)| name.starts_with(prefix)).collect())
 }
 
-/// Waits until every one of these files holds a text; the time it took.
+/// Waits until each of these files contains `wanted`, and returns how long it took.
 fn all_hold(files: &[PathBuf], wanted: &str, most: Duration) -> Result<Duration> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let behind =
             |file: &&PathBuf| std::fs::read_to_string(file).ok().as_deref() != Some(wanted);
         let behind = files.iter().filter(behind).count();
         if behind == 0 {
-            return Ok(begun.elapsed());
+            return Ok(started.elapsed());
         }
-        let waited = begun.elapsed();
+        let waited = started.elapsed();
         ensure!(
             waited < most,
-            "{behind} of {} do not hold {wanted:?} after {waited:?}",
+            "{behind} of {} files do not contain {wanted:?} after {waited:?}",
             files.len()
         );
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -66,7 +66,7 @@ fn control(method: Method, path: &str, body: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&reply.body).unwrap_or_default())
 }
 
-/// Calls of an operation for a secret since they were last cleared.
+/// How often an operation was called for a secret since calls were last cleared.
 fn calls(operation: &str, secret: &str) -> Result<usize> {
     let seen = control(Method::GET, "calls", "")?;
     let calls = seen["calls"].as_array().context("no calls")?;
@@ -91,7 +91,7 @@ fn files(node: &Node) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// 20 pods get a new version within the interval and 5 s, for one value call.
+/// 20 pods get a new version within the interval and 5 s, with one value call.
 pub(crate) fn twenty_pods(node: &mut Node) -> Result<()> {
     node.create(MANY, text("one"))?;
     let objects = format!("- {{objectName: {MANY}, objectType: csms, objectVersion: latest}}");
@@ -118,10 +118,10 @@ pub(crate) fn twenty_pods(node: &mut Node) -> Result<()> {
     })?;
     control(Method::DELETE, "calls", "")?;
     node.put(MANY, text("two"))?;
-    // A little more than is promised, for the test's own looking.
+    // 2 s more than promised, for the test's own checks.
     let took = all_hold(&files, "two", INTERVAL + Duration::from_secs(7))?;
     println!(
-        "cluster: a new version was in {PODS} pods after {:.1} s",
+        "cluster: a new version reached {PODS} pods after {:.1} s",
         took.as_secs_f64()
     );
     for name in &all {
@@ -146,17 +146,17 @@ pub(crate) fn twenty_pods(node: &mut Node) -> Result<()> {
         ensure!(new.count() == PODS);
         Ok(())
     })?;
-    wait_event_of_some("SecretRotated", "v1 → v2")?;
+    wait_event_of_several("SecretRotated", "v1 → v2")?;
     println!("{}", kubectl(&["get", "srev"])?.trim_end());
     Ok(())
 }
 
-/// Events are bounded, so some pods have one.
-fn wait_event_of_some(reason: &str, text: &str) -> Result<()> {
+/// Waits until more than five pods have such an Event; the rate limit for Events excludes some pods.
+fn wait_event_of_several(reason: &str, text: &str) -> Result<()> {
     until(text, || {
         let events = kubectl(&["get", "events.events.k8s.io", "-o", "json"])?;
         let events: Value = serde_json::from_str(&events)?;
-        let told = events["items"]
+        let found = events["items"]
             .as_array()
             .into_iter()
             .flatten()
@@ -166,21 +166,21 @@ fn wait_event_of_some(reason: &str, text: &str) -> Result<()> {
                         .as_str()
                         .is_some_and(|note| note.contains(text))
             });
-        ensure!(told.count() > 5);
+        ensure!(found.count() > 5);
         Ok(())
     })
 }
 
-/// An edited class is in all 20 pods within two seconds; a wrong one is told, and changes nothing.
+/// An edited class reaches all 20 pods within two seconds; an invalid one is reported and changes no file.
 pub(crate) fn edits(node: &mut Node) -> Result<()> {
     let files = files(node)?;
     for (version, value) in [("v1", "one"), ("latest", "two")] {
-        // Beyond the second in which the driver leaves a changed volume alone.
+        // The driver skips a volume for one second after a change.
         std::thread::sleep(Duration::from_secs(2));
         pin(version)?;
         let took = all_hold(&files, value, Duration::from_secs(2))?;
         println!(
-            "cluster: an edit was in {PODS} pods after {:.2} s",
+            "cluster: an edit reached {PODS} pods after {:.2} s",
             took.as_secs_f64()
         );
     }
@@ -192,33 +192,33 @@ pub(crate) fn edits(node: &mut Node) -> Result<()> {
         &["the volume keeps its files", "objectVersion"],
     )
     .or_else(
-        // Bounded: any one of them.
+        // Events are rate-limited, so not every pod has one.
         |_| wait_event("default", "many-19", &["the volume keeps its files"]),
     )?;
     all_hold(&files, "two", Duration::from_secs(1))?;
     pin("latest")
 }
 
-/// The cloud is away and the provider starts anew: pods go on, and a new one starts.
+/// The provider restarts while the cloud is unreachable: running pods keep their files, and a new pod starts.
 pub(crate) fn restart_in_outage(node: &mut Node) -> Result<()> {
     let files = files(node)?;
     control(Method::POST, "faults", r#"{"fault": {"status": 502}}"#)?;
-    let tried = (|| {
+    let result = (|| {
         install::kill()?;
         install::wait_rolled_out()?;
         apply(&[pod("default", "in-restart", &[MANY])])?;
         wait_ready("default", &["in-restart"])?;
         ensure!(read("default", "in-restart", &format!("/mnt/secrets/{MANY}"))? == "two");
-        // Events are bounded: those of the pods that go on count too.
-        wait_event_of_some("SecretNotConfirmed", "CSMS could not be asked")?;
+        // Events are rate-limited, so those of the running pods count as well.
+        wait_event_of_several("SecretNotConfirmed", "CSMS is unreachable")?;
         all_hold(&files, "two", Duration::from_secs(1))
     })();
     control(Method::DELETE, "faults", "")?;
-    tried?;
+    result?;
     delete_pods("default", &["in-restart"])
 }
 
-/// Both the API server and the leader end: within two intervals it goes on.
+/// API server and leader are killed; a new version still arrives within two intervals.
 pub(crate) fn everything_restarts(node: &mut Node) -> Result<()> {
     let files = files(node)?;
     kill("kube-apiserver")?;
@@ -227,7 +227,7 @@ pub(crate) fn everything_restarts(node: &mut Node) -> Result<()> {
     node.put(MANY, text("three"))?;
     let took = all_hold(&files, "three", 2 * INTERVAL)?;
     println!(
-        "cluster: after both restarts it took {:.1} s",
+        "cluster: a new version reached {PODS} pods {:.1} s after both restarts",
         took.as_secs_f64()
     );
     install::wait_rolled_out()
@@ -244,8 +244,8 @@ fn kill(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// 200 pods come and go while their volumes are filled anew every second or two.
-pub(crate) fn comings_and_goings(node: &mut Node) -> Result<()> {
+/// 200 pods start and stop while their class is edited every 1.2 s.
+pub(crate) fn pods_under_nudges(node: &mut Node) -> Result<()> {
     const WAVES: usize = 5;
     const EACH: usize = 40;
     let names = names();
@@ -276,7 +276,7 @@ pub(crate) fn comings_and_goings(node: &mut Node) -> Result<()> {
             for (name, uid) in pods(&format!("wave{wave}-"))? {
                 let file = volume(node, &uid).join(MANY);
                 let value = std::fs::read_to_string(&file).with_context(|| name.clone())?;
-                // The process's own view of a few: a call takes longer than the read of a file.
+                // Only for some pods: an exec takes longer than reading a file.
                 if name.ends_with('7') {
                     let path = format!("/mnt/secrets/{MANY}");
                     let value = read("default", &name, &path)?;
@@ -293,15 +293,15 @@ pub(crate) fn comings_and_goings(node: &mut Node) -> Result<()> {
             delete_pods("default", &all)
         });
         done.store(true, Ordering::Relaxed);
-        let edits = edits.join().expect("the editor")?;
+        let edits = edits.join().expect("the editing thread panicked")?;
         println!(
-            "cluster: {} pods came and went under {edits} edits",
+            "cluster: {} pods started and stopped during {edits} edits",
             WAVES * EACH
         );
         waves
     })?;
-    life::nothing_stays()?;
-    until("the end of the pods' folders", || {
+    lifecycle::no_mounts_are_left()?;
+    until("the removal of the pods' directories", || {
         let live: Vec<String> = serde_json::from_str::<Value>(&kubectl(&[
             "get", "pods", "-A", "-o", "json",
         ])?)?["items"]
@@ -318,6 +318,6 @@ pub(crate) fn comings_and_goings(node: &mut Node) -> Result<()> {
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
-    // In order again for what follows.
+    // Restore the class for the cases that follow.
     pin("latest")
 }

@@ -1,7 +1,8 @@
-# Sourced by `cluster`: the programs it needs, in "$cache", which is outside the tree.
+# shellcheck shell=bash disable=SC2154
+# Sourced by `cluster`: provides the programs it needs in "$cache", outside the repository.
 #
-# Kubernetes and helm are built from Go modules, for 8 to 12 minutes once. The rest are Debian's
-# packages, unpacked and not installed, so that no service is started and nothing else changes.
+# Kubernetes and helm are built from Go modules, once, in 8 to 12 minutes. The rest are Debian
+# packages, unpacked but not installed, so that no service starts and the machine stays unchanged.
 # Needs Debian or Ubuntu with apt-get, Go, Python 3, openssl, iproute2 and util-linux.
 
 kubernetes=v1.34.4
@@ -10,7 +11,7 @@ commands=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubec
 packages=(etcd-server containerd runc libseccomp2 containernetworking-plugins busybox-static
     nftables libnftables1 libnftnl11 libxtables12 libmnl0 libjansson4 libedit2 libgmp10 libbsd0 libmd0)
 
-# Runs a step unless its stamp says that it was done for the same inputs.
+# Runs a step unless its stamp shows that it has run with the same inputs.
 once() { # name, inputs, command
     local name=$1 inputs=$2 began=$SECONDS
     [ "$(cat "$cache/$name.stamp" 2>/dev/null)" != "$inputs" ] || return 0
@@ -32,7 +33,7 @@ debian_packages() {
     rm -rf "$debs" "$cache/root"
     mkdir -p "$debs" "$cache/root"
     apt-get update -qq
-    # apt's own user cannot write to a home folder; the warning about that says nothing.
+    # apt's sandbox user cannot write to a home directory and would print a warning.
     (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "${packages[@]}")
     local deb
     for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$cache/root"; done
@@ -46,8 +47,8 @@ build_kubernetes() {
 }
 
 build_helm() {
-    # Not in the module of Kubernetes: the two want different versions of the same libraries.
-    # Built without these it takes every cluster for 1.20 where it does not ask one.
+    # Not in the module of Kubernetes, because the two need different versions of the same libraries.
+    # Without these flags, helm assumes Kubernetes 1.20 when it renders without a cluster.
     local package flags="-s -w" minor=${kubernetes#v1.}
     for package in chartutil lint/rules; do
         flags+=" -X helm.sh/helm/v3/pkg/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$package.k8sVersionMinor=${minor%.*}"
@@ -55,7 +56,7 @@ build_helm() {
     GOBIN=$cache/bin CGO_ENABLED=0 go install -trimpath -ldflags "$flags" "helm.sh/helm/v3/cmd/helm@$helm"
 }
 
-# What pods of the test run: Debian's static busybox, under the name that the examples use.
+# Images for the test's pods: Debian's static busybox, under the name that the examples use.
 base_images() {
     local root=$cache/busybox
     rm -rf "$root"

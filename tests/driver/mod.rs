@@ -1,4 +1,4 @@
-//! The stand-in driver, held to what the real one does (Secrets Store CSI Driver v1.6.0).
+//! The simulated CSI driver behaves like the real one (Secrets Store CSI Driver v1.6.0).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dew_provider::clock::Clock;
-use dew_provider::driver::{Driver, DriverConfig, PodVolume};
+use dew_provider::node::socket;
 use dew_provider::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use dew_provider::proto::{Error, File, MountRequest, MountResponse, ObjectVersion};
 use dew_provider::proto::{VersionRequest, VersionResponse};
-use dew_provider::socket;
+use dew_provider::sim::csi_driver::{Driver, DriverConfig, PodVolume};
+use dew_provider::util::clock::Clock;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
-use super::support::still::{Still, hurry};
-use super::support::world::{files, read};
+use crate::support::paused_clock::{PausedClock, drive};
+use crate::support::test_node::{files, read};
 
-type Answer = Result<MountResponse, Status>;
+type MountResult = Result<MountResponse, Status>;
 
-/// A provider that answers what it is told, and notes what it is asked.
+/// A provider that returns a preset result and records requests.
 #[derive(Clone)]
-struct Scripted(Arc<Mutex<(Answer, Vec<MountRequest>)>>);
+struct FakeProvider(Arc<Mutex<(MountResult, Vec<MountRequest>)>>);
 
 #[tonic::async_trait]
-impl CsiDriverProvider for Scripted {
+impl CsiDriverProvider for FakeProvider {
     async fn version(
         &self,
         _: Request<VersionRequest>,
@@ -37,20 +37,20 @@ impl CsiDriverProvider for Scripted {
         &self,
         request: Request<MountRequest>,
     ) -> Result<Response<MountResponse>, Status> {
-        let mut script = self.0.lock().unwrap();
-        script.1.push(request.into_inner());
-        script.0.clone().map(Response::new)
+        let mut state = self.0.lock().unwrap();
+        state.1.push(request.into_inner());
+        state.0.clone().map(Response::new)
     }
 }
 
 struct Node {
-    provider: Scripted,
+    provider: FakeProvider,
     driver: Driver,
     folder: tempfile::TempDir,
-    _still: Still,
+    _paused: PausedClock,
 }
 
-fn answer(files: &[(&str, &[u8])]) -> MountResponse {
+fn response(files: &[(&str, &[u8])]) -> MountResponse {
     MountResponse {
         object_version: vec![ObjectVersion {
             id: "o".into(),
@@ -70,10 +70,10 @@ fn answer(files: &[(&str, &[u8])]) -> MountResponse {
 
 impl Node {
     fn new(rotation: bool) -> Self {
-        let still = Still::new();
+        let paused = PausedClock::new();
         let folder = tempfile::tempdir().unwrap();
-        let provider = Scripted(Arc::new(Mutex::new((
-            Ok(answer(&[("a", b"one")])),
+        let provider = FakeProvider(Arc::new(Mutex::new((
+            Ok(response(&[("a", b"one")])),
             Vec::new(),
         ))));
         let incoming = socket::bind(&folder.path().join("cce.sock"))
@@ -101,7 +101,7 @@ impl Node {
             provider,
             driver,
             folder,
-            _still: still,
+            _paused: paused,
         }
     }
 
@@ -118,30 +118,33 @@ impl Node {
         }
     }
 
-    fn answers(&self, answer: Answer) {
-        self.provider.0.lock().unwrap().0 = answer;
+    /// Sets the result of the following requests.
+    fn respond(&self, result: MountResult) {
+        self.provider.0.lock().unwrap().0 = result;
     }
 
-    fn asked(&self) -> Vec<MountRequest> {
+    /// The requests so far.
+    fn requests(&self) -> Vec<MountRequest> {
         self.provider.0.lock().unwrap().1.clone()
     }
 
     async fn publish(&self, pod: &PodVolume) -> Result<(), Status> {
-        hurry(self.driver.publish_as_kubelet(pod)).await
+        drive(self.driver.publish_as_kubelet(pod)).await
     }
 }
 
+/// Advances time.
 async fn pass(seconds: u64) {
     tokio::time::advance(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test]
-async fn a_request_is_filled_as_the_driver_fills_it() {
+async fn a_request_has_the_fields_of_the_real_driver() {
     let node = Node::new(true);
     let mut pod = node.pod();
     pod.attributes.insert("region".into(), "of the pod".into());
     node.publish(&pod).await.unwrap();
-    let request = node.asked().remove(0);
+    let request = node.requests().remove(0);
     let attributes: BTreeMap<String, String> = serde_json::from_str(&request.attributes).unwrap();
     let expected = [
         ("csi.storage.k8s.io/ephemeral", "true"),
@@ -166,10 +169,10 @@ async fn a_request_is_filled_as_the_driver_fills_it() {
 }
 
 #[tokio::test]
-async fn files_are_swapped_as_one() {
+async fn files_are_replaced_atomically() {
     let node = Node::new(true);
     let pod = node.pod();
-    node.answers(Ok(answer(&[
+    node.respond(Ok(response(&[
         ("a", b"one"),
         ("d/b", b"two"),
         ("d/c", b"three"),
@@ -182,14 +185,14 @@ async fn files_are_swapped_as_one() {
         Path::new("..data/d")
     );
     pass(121).await;
-    // Equal contents are not written, whatever their mode.
-    let mut same = answer(&[("a", b"one"), ("d/b", b"two"), ("d/c", b"three")]);
+    // Unchanged contents are not written, even if the mode differs.
+    let mut same = response(&[("a", b"one"), ("d/b", b"two"), ("d/c", b"three")]);
     same.files[0].mode = 0o600;
-    node.answers(Ok(same));
+    node.respond(Ok(same));
     node.publish(&pod).await.unwrap();
-    assert_eq!((data(&pod), node.asked().len()), (first.clone(), 2));
-    // A folder that is as old as the last change does not hold the driver back.
-    node.answers(Ok(answer(&[("a", b"two"), ("e", b"new")])));
+    assert_eq!((data(&pod), node.requests().len()), (first.clone(), 2));
+    // The last write is older than the interval, so the driver does not skip the volume.
+    node.respond(Ok(response(&[("a", b"two"), ("e", b"new")])));
     node.publish(&pod).await.unwrap();
     assert_ne!(data(&pod), first);
     assert!(
@@ -204,48 +207,48 @@ async fn files_are_swapped_as_one() {
 }
 
 #[tokio::test]
-async fn a_young_volume_is_skipped_and_an_unchanged_one_never_is() {
+async fn only_a_recently_written_volume_is_skipped() {
     let node = Node::new(true);
     let pod = node.pod();
     node.publish(&pod).await.unwrap();
     pass(119).await;
     node.publish(&pod).await.unwrap();
-    assert_eq!(node.asked().len(), 1);
+    assert_eq!(node.requests().len(), 1);
     pass(2).await;
     for expected in [2, 3, 4] {
         node.publish(&pod).await.unwrap();
-        assert_eq!(node.asked().len(), expected);
+        assert_eq!(node.requests().len(), expected);
     }
 }
 
 #[tokio::test]
-async fn without_rotation_a_mounted_volume_is_left_alone() {
+async fn without_rotation_a_mounted_volume_is_not_remounted() {
     let node = Node::new(false);
     node.publish(&node.pod()).await.unwrap();
     pass(1000).await;
     node.publish(&node.pod()).await.unwrap();
-    assert_eq!(node.asked().len(), 1);
+    assert_eq!(node.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn failures_of_a_repeated_mount_are_masked() {
+async fn a_failed_remount_is_hidden_from_kubelet() {
     let node = Node::new(true);
     let pod = node.pod();
     node.publish(&pod).await.unwrap();
     pass(121).await;
-    node.answers(Err(Status::permission_denied("no")));
+    node.respond(Err(Status::permission_denied("no")));
     node.publish(&pod).await.unwrap();
-    assert_eq!((read(&pod, "a"), node.asked().len()), ("one".into(), 2));
-    // Except where the class itself is gone.
+    assert_eq!((read(&pod, "a"), node.requests().len()), ("one".into(), 2));
+    // A missing class is reported nevertheless.
     let mut other = pod.clone();
     other.class = "gone".into();
     assert!(node.publish(&other).await.is_err());
 }
 
 #[tokio::test]
-async fn the_providers_code_and_text_reach_kubelet() {
+async fn kubelet_gets_the_providers_code_and_message() {
     let node = Node::new(true);
-    node.answers(Err(Status::not_found("no such secret")));
+    node.respond(Err(Status::not_found("no such secret")));
     let error = node.publish(&node.pod()).await.expect_err("failed");
     assert_eq!(error.code(), Code::NotFound);
     assert_eq!(
@@ -254,14 +257,14 @@ async fn the_providers_code_and_text_reach_kubelet() {
     );
     assert!(
         !node.pod().target_path.exists(),
-        "a final code: kubelet removes the folder"
+        "kubelet removes the directory after a final code"
     );
     let code = Error {
         code: "Oops".into(),
     };
-    node.answers(Ok(MountResponse {
+    node.respond(Ok(MountResponse {
         error: Some(code),
-        ..answer(&[])
+        ..response(&[])
     }));
     let error = node.publish(&node.pod()).await.expect_err("failed");
     assert!(
@@ -271,7 +274,7 @@ async fn the_providers_code_and_text_reach_kubelet() {
 }
 
 #[tokio::test]
-async fn after_a_code_that_is_not_final_the_pod_starts_with_an_empty_folder() {
+async fn after_a_non_final_code_the_pod_starts_with_an_empty_directory() {
     for code in [
         Code::ResourceExhausted,
         Code::Aborted,
@@ -281,64 +284,61 @@ async fn after_a_code_that_is_not_final_the_pod_starts_with_an_empty_folder() {
     ] {
         let node = Node::new(true);
         let pod = node.pod();
-        node.answers(Err(Status::new(code, "hm")));
+        node.respond(Err(Status::new(code, "not final")));
         assert!(node.publish(&pod).await.is_err());
         assert_eq!(
-            node.asked().len(),
+            node.requests().len(),
             if code == Code::Unavailable { 3 } else { 1 }
         );
-        // kubelet tries again, and the driver finds a folder too young to be looked at.
-        node.answers(Ok(answer(&[("a", b"one")])));
+        // kubelet retries, and the driver skips the directory because it is too recent.
+        node.respond(Ok(response(&[("a", b"one")])));
         node.publish(&pod).await.unwrap();
-        assert!(
-            files(&pod.target_path).is_empty(),
-            "the hazard, after {code:?}"
-        );
+        assert!(files(&pod.target_path).is_empty(), "files after {code:?}");
     }
 }
 
 #[tokio::test]
-async fn answers_without_versions_fail_and_without_files_keep_the_old_ones() {
+async fn a_response_without_versions_fails_and_one_without_files_keeps_the_old_files() {
     let node = Node::new(true);
     let pod = node.pod();
-    node.answers(Ok(MountResponse {
+    node.respond(Ok(MountResponse {
         object_version: Vec::new(),
-        ..answer(&[("a", b"x")])
+        ..response(&[("a", b"x")])
     }));
     let error = node.publish(&pod).await.expect_err("no versions");
     assert!(
         error.message().contains("missing object versions"),
         "{error}"
     );
-    node.answers(Ok(answer(&[("a", b"one")])));
+    node.respond(Ok(response(&[("a", b"one")])));
     node.publish(&pod).await.unwrap();
     pass(121).await;
-    node.answers(Ok(answer(&[])));
+    node.respond(Ok(response(&[])));
     node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "one");
 }
 
 #[tokio::test]
-async fn paths_outside_of_the_rules_fail_the_mount() {
+async fn an_invalid_path_fails_the_mount() {
     let node = Node::new(true);
     let long = "x".repeat(256);
     for path in [
         "", "/a", "../a", "a/../b", "./a", "a//b", "a/", "..a", "a/..", &long,
     ] {
-        node.answers(Ok(answer(&[(path, b"x")])));
+        node.respond(Ok(response(&[(path, b"x")])));
         let error = node.publish(&node.pod()).await.expect_err(path);
         assert!(error.message().contains("invalid path"), "{path}: {error}");
     }
 }
 
 #[tokio::test]
-async fn four_mebibytes_are_the_limit() {
+async fn a_response_over_four_mebibytes_fails() {
     let node = Node::new(true);
     let most = vec![b'x'; 4 * 1024 * 1024 - 1024];
-    node.answers(Ok(answer(&[("a", &most)])));
+    node.respond(Ok(response(&[("a", &most)])));
     node.publish(&node.pod()).await.unwrap();
     let over = vec![b'x'; 4 * 1024 * 1024 + 1];
-    node.answers(Ok(answer(&[("a", &over)])));
+    node.respond(Ok(response(&[("a", &over)])));
     let mut pod = node.pod();
     pod.target_path.set_extension("other");
     let error = node.publish(&pod).await.expect_err("too large");
@@ -346,7 +346,7 @@ async fn four_mebibytes_are_the_limit() {
 }
 
 #[tokio::test]
-async fn a_provider_that_was_never_there_is_not_waited_for_and_one_that_is_away_is() {
+async fn the_driver_waits_for_a_provider_only_if_it_was_there_before() {
     let node = Node::new(true);
     let parameters = [("objects".to_owned(), "x".to_owned())];
     node.driver
@@ -360,16 +360,16 @@ async fn a_provider_that_was_never_there_is_not_waited_for_and_one_that_is_away_
     );
     node.driver.apply("ns", "class", "cce", parameters.into());
     node.publish(&node.pod()).await.unwrap();
-    // Its socket goes away: the driver waits until kubelet's deadline.
+    // The socket disappears: the driver waits until kubelet's deadline.
     std::fs::remove_file(node.folder.path().join("cce.sock")).unwrap();
     let mut pod = node.pod();
     pod.target_path.set_extension("other");
-    let error = node.publish(&pod).await.expect_err("away");
+    let error = node.publish(&pod).await.expect_err("no socket any more");
     assert_eq!(error.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
-async fn unpublishing_removes_everything() {
+async fn unpublish_removes_the_volume_and_can_be_repeated() {
     let node = Node::new(true);
     let pod = node.pod();
     node.publish(&pod).await.unwrap();

@@ -1,5 +1,5 @@
-//! The emulator, as a client meets it.
+//! The emulator, as its clients use it.
 
-mod around;
+mod control;
 mod secrets;
 mod service;

@@ -1,11 +1,11 @@
-//! Secrets, versions, stages, limits and rights.
+//! Secrets, versions, stages, limits and permissions.
 
-use dew_provider::cloud::{Kind, SecretValue};
-use dew_provider::emulator::{Account, Config, LatestMeans, Rights};
-use dew_provider::secret::SecretBytes;
+use dew_provider::cloud::{ErrorKind, SecretValue};
+use dew_provider::sim::huawei::{Account, Config, LatestMeans, Rights};
+use dew_provider::util::secret_bytes::SecretBytes;
 use http::StatusCode;
 
-use super::service::{Service, deadline, refused, text};
+use super::service::{Service, assert_error, deadline, text};
 
 #[tokio::test]
 async fn versions_are_numbered_and_the_current_stage_moves_along() {
@@ -22,12 +22,12 @@ async fn versions_are_numbered_and_the_current_stage_moves_along() {
     );
     assert_eq!(service.stage("s", "SYSCURRENT").await.unwrap(), "v2");
     assert_eq!(service.stage("s", "SYSPREVIOUS").await.unwrap(), "v1");
-    // A version with stages of its own leaves the current one where it is.
+    // A version with explicit stages does not move SYSCURRENT.
     service.put("s", "three", &["canary"]).await.unwrap();
     assert_eq!(service.show("s", "latest").await.unwrap().0, "v2");
     assert_eq!(service.stage("s", "canary").await.unwrap(), "v3");
     let listed = service
-        .cloud
+        .csms
         .list_secret_versions(&service.caller, "s", deadline())
         .await
         .unwrap();
@@ -43,14 +43,14 @@ async fn versions_are_numbered_and_the_current_stage_moves_along() {
             ("v3", "canary".to_owned())
         ]
     );
-    refused(service.show("s", "v9").await, 404, "CSMS.0205");
-    refused(service.stage("s", "none").await, 404, "CSMS.0206");
-    refused(service.show("t", "latest").await, 404, "CSMS.0106");
-    refused(service.create("s", text("x")).await, 409, "CSMS.0101");
+    assert_error(service.show("s", "v9").await, 404, "CSMS.0205");
+    assert_error(service.stage("s", "none").await, 404, "CSMS.0206");
+    assert_error(service.show("t", "latest").await, 404, "CSMS.0106");
+    assert_error(service.create("s", text("x")).await, 409, "CSMS.0101");
 }
 
 #[tokio::test]
-async fn latest_can_mean_the_newest() {
+async fn latest_can_mean_the_newest_version() {
     let service = Service::start(Config {
         latest: LatestMeans::Newest,
         ..Config::default()
@@ -71,13 +71,13 @@ async fn binary_values_come_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn limits_are_those_of_the_service() {
+async fn limits_match_those_of_csms() {
     let service = Service::start(Config::default()).await;
     service
         .create("s", text(&"x".repeat(32_768)))
         .await
         .unwrap();
-    // The client tells this before it asks; that the emulator holds it is seen by the SDK's tests.
+    // The client checks this before it calls; the SDK tests check that the emulator does, too.
     let error = service.put("s", &"x".repeat(32_769), &[]).await;
     assert!(
         error
@@ -92,14 +92,14 @@ async fn limits_are_those_of_the_service() {
         );
     }
     let kept = service
-        .cloud
+        .csms
         .list_secret_versions(&service.caller, "s", deadline())
         .await
         .unwrap();
     assert_eq!(
         (kept.len(), kept[0].id.as_str()),
         (20, "v6"),
-        "the oldest make room"
+        "the oldest versions are removed"
     );
     for stage in 0..10 {
         service
@@ -107,7 +107,7 @@ async fn limits_are_those_of_the_service() {
             .await
             .unwrap();
     }
-    refused(
+    assert_error(
         service.put("s", "x", &["one-too-many"]).await,
         400,
         "CSMS.0204",
@@ -118,17 +118,17 @@ async fn limits_are_those_of_the_service() {
             .await
             .unwrap();
     }
-    refused(service.create("s200", text("x")).await, 400, "CSMS.0202");
+    assert_error(service.create("s200", text("x")).await, 400, "CSMS.0202");
     let all = service
-        .cloud
+        .csms
         .list_secrets(&service.caller, deadline())
         .await
         .unwrap();
-    assert_eq!(all.len(), 200, "in several pages");
+    assert_eq!(all.len(), 200, "listed in several pages");
 }
 
 #[tokio::test]
-async fn rights_are_held() {
+async fn missing_permissions_are_errors() {
     let with = |rights| Config {
         accounts: vec![Account {
             rights,
@@ -141,7 +141,7 @@ async fn rights_are_held() {
         ..Rights::default()
     }))
     .await;
-    refused(service.show("s", "latest").await, 400, "CSMS.0401");
+    assert_error(service.show("s", "latest").await, 400, "CSMS.0401");
     let service = Service::start(with(Rights {
         read: false,
         write: false,
@@ -149,27 +149,24 @@ async fn rights_are_held() {
         kms: true,
     }))
     .await;
-    refused(service.show("s", "latest").await, 403, "CSMS.0302");
-    refused(service.create("s", text("x")).await, 403, "CSMS.0302");
-    refused(
-        service
-            .cloud
-            .list_secrets(&service.caller, deadline())
-            .await,
+    assert_error(service.show("s", "latest").await, 403, "CSMS.0302");
+    assert_error(service.create("s", text("x")).await, 403, "CSMS.0302");
+    assert_error(
+        service.csms.list_secrets(&service.caller, deadline()).await,
         403,
         "CSMS.0302",
     );
     let mut caller = service.caller.clone();
     caller.project = Some("f".repeat(32));
-    refused(
-        service.cloud.list_secrets(&caller, deadline()).await,
+    assert_error(
+        service.csms.list_secrets(&caller, deadline()).await,
         403,
         "CSMS.0302",
     );
 }
 
 #[tokio::test]
-async fn what_the_documents_leave_open_can_be_chosen() {
+async fn undocumented_details_are_configurable() {
     let config = Config {
         not_found: StatusCode::BAD_REQUEST,
         delete_status: StatusCode::OK,
@@ -177,16 +174,16 @@ async fn what_the_documents_leave_open_can_be_chosen() {
     };
     let service = Service::start(config).await;
     let error = service.show("s", "latest").await.expect_err("none");
-    assert_eq!((error.status, error.kind), (Some(400), Kind::NotFound));
+    assert_eq!((error.status, error.kind), (Some(400), ErrorKind::NotFound));
     service.create("s", text("x")).await.unwrap();
     service
-        .cloud
+        .csms
         .delete_secret(&service.caller, "s", deadline())
         .await
         .unwrap();
-    refused(
+    assert_error(
         service
-            .cloud
+            .csms
             .show_secret(&service.caller, "s", deadline())
             .await,
         400,

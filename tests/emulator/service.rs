@@ -1,23 +1,23 @@
-//! An emulator with a client of its account.
+//! An emulator with a client for its demo account.
 
 use std::time::Duration;
 
-use dew_provider::clock::{Clock, Jitter};
 use dew_provider::cloud::{
-    AccessKeys, ApiError, Caller, Cloud, Config as CloudConfig, Credentials, Env, NewSecret,
-    SecretValue,
+    AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
 };
-use dew_provider::emulator::{
+use dew_provider::sim::huawei::{
     Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
 };
-use dew_provider::observe::metrics::CloudMetrics;
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-/// An emulator with a client for its account.
+/// An emulator with a client for its demo account.
 pub(super) struct Service {
     pub(super) emulator: Emulator,
-    pub(super) cloud: Cloud,
+    pub(super) csms: Csms,
     pub(super) caller: Caller,
 }
 
@@ -25,14 +25,7 @@ impl Service {
     pub(super) async fn start(config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator = Emulator::start(listener, config, Clock::system()).unwrap();
-        let many = 10_000.try_into().unwrap();
-        let endpoints = CloudConfig {
-            csms_endpoint: Some(emulator.url()),
-            iam_endpoint: Some(emulator.url()),
-            qps: many,
-            burst: many,
-            ..CloudConfig::default()
-        };
+        let endpoints = CloudConfig::emulated(&emulator.url());
         let (clock, jitter) = (Clock::system(), Jitter::seeded(1));
         let metrics = CloudMetrics::default();
         let cloud = Cloud::new(endpoints, &Env::default(), clock, jitter, metrics).unwrap();
@@ -44,7 +37,7 @@ impl Service {
         };
         Self {
             emulator,
-            cloud,
+            csms: Csms::new(cloud),
             caller,
         }
     }
@@ -56,7 +49,7 @@ impl Service {
             description: None,
             value,
         };
-        self.cloud
+        self.csms
             .create_secret(&self.caller, new, deadline())
             .await
             .map(drop)
@@ -69,10 +62,10 @@ impl Service {
         stages: &[&str],
     ) -> Result<String, ApiError> {
         let stages: Vec<_> = stages.iter().map(ToString::to_string).collect();
-        let made =
-            self.cloud
+        let call =
+            self.csms
                 .create_secret_version(&self.caller, name, text(value), &stages, deadline());
-        made.await.map(|made| made.id)
+        call.await.map(|version| version.id)
     }
 
     pub(super) async fn show(
@@ -81,7 +74,7 @@ impl Service {
         version: &str,
     ) -> Result<(String, SecretValue), ApiError> {
         let found = self
-            .cloud
+            .csms
             .show_secret_version(&self.caller, name, version, deadline())
             .await?;
         Ok((found.metadata.id, found.value))
@@ -89,7 +82,7 @@ impl Service {
 
     pub(super) async fn stage(&self, name: &str, stage: &str) -> Result<String, ApiError> {
         let found = self
-            .cloud
+            .csms
             .show_secret_stage(&self.caller, name, stage, deadline())
             .await?;
         Ok(found.version_id)
@@ -104,7 +97,12 @@ pub(super) fn text(value: &str) -> SecretValue {
     SecretValue::Text(value.to_owned().into())
 }
 
-pub(super) fn refused<T: std::fmt::Debug>(result: Result<T, ApiError>, status: u16, code: &str) {
+/// Asserts that the call failed with this HTTP status and error code.
+pub(super) fn assert_error<T: std::fmt::Debug>(
+    result: Result<T, ApiError>,
+    status: u16,
+    code: &str,
+) {
     let error = result.expect_err(code);
     assert_eq!(
         (error.status, error.code.as_deref()),

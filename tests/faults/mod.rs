@@ -1,5 +1,5 @@
-//! A cloud that goes wrong: every fault ends in the right files, or in a final code with a message
-//! that says what failed.
+//! Failures of the cloud: each ends in the right files, or in a final gRPC code with a message that
+//! says what failed.
 
 use std::time::Duration;
 
@@ -7,71 +7,61 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::support::world::{Setup, World, read};
+use crate::support::test_node::{Setup, TestNode, read};
 
 const OBJECTS: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 
-/// After these kubelet keeps the folder, and the pod would start without its files.
-const NOT_FINAL: [Code; 5] = [
-    Code::Unavailable,
-    Code::ResourceExhausted,
-    Code::Aborted,
-    Code::Cancelled,
-    Code::DeadlineExceeded,
-];
-
-async fn world() -> World {
-    world_with(Setup::default()).await
+async fn node_with_secret() -> TestNode {
+    node_with_setup(Setup::default()).await
 }
 
-async fn world_with(setup: Setup) -> World {
-    let world = World::with(setup).await;
-    world.create("a", "the value").await;
-    world.apply_for("app", OBJECTS, &["a"]).await;
-    world
+async fn node_with_setup(setup: Setup) -> TestNode {
+    let node = TestNode::with(setup).await;
+    node.create("a", "the value").await;
+    node.apply_for("app", OBJECTS, &["a"]).await;
+    node
 }
 
-/// Faults that pass, as often as a call is tried; with the waits that they ask for.
-fn passing() -> Vec<(&'static str, Value)> {
+/// Faults that the client retries, some with a `Retry-After`.
+fn retryable_faults() -> Vec<(&'static str, Value)> {
     let mut all = Vec::new();
     for status in [429, 500, 502, 503, 504] {
         all.push(("status", json!({"status": status})));
         all.push((
-            "status and wait",
+            "status and Retry-After",
             json!({"status": status, "retry_after": 3}),
         ));
     }
     all.extend([
-        ("throttled by text", json!({"status": 400, "code": "APIG.0308", "message": "The throttling threshold has been reached"})),
+        ("throttling message", json!({"status": 400, "code": "APIG.0308", "message": "The throttling threshold has been reached"})),
         ("reset", json!({"reset": true})),
         ("garbage", json!({"garbage": "json"})),
         ("html", json!({"garbage": "html"})),
         ("html 502", json!({"status": 502, "garbage": "html"})),
         ("truncated", json!({"truncate": 20})),
-        ("nothing at all", json!({"truncate": 0})),
+        ("empty response", json!({"truncate": 0})),
         ("wrong length", json!({"wrong_content_length": true})),
-        ("slow answer", json!({"delay_ms": 9000})),
+        ("slow response", json!({"delay_ms": 9000})),
         ("slow body", json!({"slow_body": {"chunk_bytes": 1, "delay_ms": 500}})),
     ]);
     all
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_until_the_files_are_right() {
-    let world = world().await;
-    for (uid, (name, fault)) in passing().into_iter().enumerate() {
-        let of_one_call =
-            json!({"match": {"operation": "ShowSecretVersion"}, "times": 2, "fault": fault});
-        world.fault(of_one_call).await;
-        let pod = world.pod("app", &uid.to_string());
-        let result = world.publish(&pod).await;
+async fn retryable_faults_are_retried_until_the_files_are_right() {
+    let node = node_with_secret().await;
+    for (uid, (name, fault)) in retryable_faults().into_iter().enumerate() {
+        let rule = json!({"match": {"operation": "ShowSecretVersion"}, "times": 2, "fault": fault});
+        node.fault(rule).await;
+        let pod = node.pod("app", &uid.to_string());
+        let result = node.publish(&pod).await;
         assert!(result.is_ok(), "{name} {fault}: {result:?}");
         assert_eq!(read(&pod, "a"), "the value", "{name} {fault}");
-        world.clear_faults().await;
-        // Beyond what a new volume may be given, so that the next one asks again.
-        world.pass(Duration::from_secs(11)).await;
+        node.clear_faults().await;
+        // Too old for a new volume, so that the next mount calls the cloud.
+        node.pass(Duration::from_secs(11)).await;
     }
-    let metrics = world.metrics().await;
+    let metrics = node.metrics().await;
     for text in [
         "dew_provider_cloud_retries_total{operation=\"ShowSecretVersion\"}",
         "dew_provider_cloud_calls_total{operation=\"ShowSecretVersion\",outcome=\"throttled\"}",
@@ -85,63 +75,62 @@ async fn what_passes_is_tried_again_until_the_files_are_right() {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_ends_in_a_final_code_that_tells_the_request() {
-    for (name, fault) in passing() {
-        let world = world().await;
-        world
-            .fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault}))
+async fn a_persistent_fault_ends_in_a_final_code_and_names_the_request() {
+    for (name, fault) in retryable_faults() {
+        let node = node_with_secret().await;
+        node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault}))
             .await;
-        let pod = world.pod("app", "1");
-        let begun = tokio::time::Instant::now();
-        let error = world.publish(&pod).await.expect_err(name);
+        let pod = node.pod("app", "1");
+        let started = tokio::time::Instant::now();
+        let error = node.publish(&pod).await.expect_err(name);
+        // A final code: after Unavailable and its like, kubelet would start the pod without its files.
         assert_eq!(error.code(), Code::Internal, "{name} {fault}: {error}");
-        assert!(!NOT_FINAL.contains(&error.code()));
-        // The budget of a mount, by the test's own clock.
+        // The time limit of a mount, measured with the paused clock.
         assert!(
-            begun.elapsed() <= Duration::from_secs(46),
+            started.elapsed() <= Duration::from_secs(46),
             "{name} {fault}: {:?}",
-            begun.elapsed()
+            started.elapsed()
         );
         let text = error.message();
         assert!(
             text.contains("object \"a\", objectVersion: ShowSecretVersion"),
             "{name}: {text}"
         );
-        let answered = fault["status"].is_number() || fault["garbage"].is_string();
+        let responded = fault["status"].is_number() || fault["garbage"].is_string();
         assert!(
-            !answered || text.contains("request id "),
+            !responded || text.contains("request ID "),
             "{name} {fault}: {text}"
         );
         if let Some(status) = fault["status"].as_u64() {
             assert!(text.contains(&format!("HTTP {status}")), "{name}: {text}");
         }
-        assert!(!pod.target_path.exists(), "{name}: nothing is left behind");
+        assert!(!pod.target_path.exists(), "{name}: no files are left");
         assert!(!text.contains("the value"), "{name}: {text}");
     }
 }
 
 #[tokio::test]
-async fn a_wait_longer_than_the_time_left_is_told_at_once() {
-    let world = world().await;
-    world.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": 429, "retry_after": 3600}})).await;
-    let begun = tokio::time::Instant::now();
-    let error = world
-        .publish(&world.pod("app", "1"))
+async fn a_retry_after_longer_than_the_time_left_fails_at_once() {
+    let node = node_with_secret().await;
+    node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": 429, "retry_after": 3600}})).await;
+    let started = tokio::time::Instant::now();
+    let error = node
+        .publish(&node.pod("app", "1"))
         .await
         .expect_err("throttled");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(5));
     for text in [
         "HTTP 429 APIG.0308",
         "asks to wait 3600 s, longer than the time left",
     ] {
         assert!(error.message().contains(text), "{error}");
     }
-    assert_eq!(world.calls("ShowSecretVersion").await, 1);
+    assert_eq!(node.calls("ShowSecretVersion").await, 1);
 }
 
 #[tokio::test]
-async fn refusals_are_final_and_say_what_to_do() {
-    let world = world().await;
+async fn rejections_are_final_and_name_the_fix() {
+    let node = node_with_secret().await;
     for (status, code, message, expected, texts) in [
         (
             400,
@@ -155,7 +144,7 @@ async fn refusals_are_final_and_say_what_to_do() {
             "CSMS.0401",
             "no key",
             Code::PermissionDenied,
-            vec!["CSMS.0401", "decrypt with the secret's KMS key"],
+            vec!["CSMS.0401", "kms:dek:decrypt on the secret's KMS key"],
         ),
         (
             403,
@@ -169,7 +158,7 @@ async fn refusals_are_final_and_say_what_to_do() {
             "CSMS.0103",
             "soon",
             Code::FailedPrecondition,
-            vec!["waits for its deletion"],
+            vec!["scheduled for deletion"],
         ),
         (
             403,
@@ -185,7 +174,7 @@ async fn refusals_are_final_and_say_what_to_do() {
             "APIGW.0301",
             "Incorrect IAM authentication information: current ip:1.2.3.4 refused",
             Code::PermissionDenied,
-            vec!["allow the cluster's addresses"],
+            vec!["add the cluster's addresses"],
         ),
         (
             401,
@@ -216,97 +205,96 @@ async fn refusals_are_final_and_say_what_to_do() {
             vec!["HTTP 418 X.1 teapot"],
         ),
     ] {
-        world.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": status, "code": code, "message": message}})).await;
-        let before = world.calls("ShowSecretVersion").await;
-        let error = world
-            .publish(&world.pod("app", "1"))
+        node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": status, "code": code, "message": message}})).await;
+        let before = node.calls("ShowSecretVersion").await;
+        let error = node
+            .publish(&node.pod("app", "1"))
             .await
-            .expect_err("refused");
+            .expect_err("rejected");
         assert_eq!(error.code(), expected, "{code}: {error}");
         for text in texts {
             assert!(error.message().contains(text), "{text}: {error}");
         }
-        assert!(error.message().contains("request id "), "{error}");
+        assert!(error.message().contains("request ID "), "{error}");
         assert_eq!(
-            world.calls("ShowSecretVersion").await,
+            node.calls("ShowSecretVersion").await,
             before + 1,
-            "asked once"
+            "not retried"
         );
-        world.clear_faults().await;
+        node.clear_faults().await;
     }
 }
 
 #[tokio::test]
-async fn states_of_a_secret_that_stop_it_are_told() {
-    let world = world().await;
+async fn a_secret_that_is_not_enabled_fails_the_mount() {
+    let node = node_with_secret().await;
     for (state, text) in [
         ("DISABLED", "CSMS.0109"),
         ("FROZEN", "CSMS.0109"),
         ("PENDING_DELETE", "CSMS.0103"),
     ] {
-        world.set_state("a", state).await;
-        let error = world
-            .publish(&world.pod("app", "1"))
-            .await
-            .expect_err(state);
+        node.set_state("a", state).await;
+        let error = node.publish(&node.pod("app", "1")).await.expect_err(state);
         assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
         assert!(error.message().contains(text), "{error}");
     }
-    world.set_state("a", "ENABLED").await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
+    node.set_state("a", "ENABLED").await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_clock_that_is_wrong_is_recognised() {
+async fn clock_skew_is_reported_with_its_size() {
     for (minutes, text) in [
         (20, "20 min ahead of the service's"),
         (-1440, " min behind the service's"),
     ] {
         let skew = SignedDuration::from_mins(minutes);
-        let world = world_with(Setup {
+        let node = node_with_setup(Setup {
             skew,
             ..Setup::default()
         })
         .await;
-        let error = world
-            .publish(&world.pod("app", "1"))
+        let error = node
+            .publish(&node.pod("app", "1"))
             .await
             .expect_err("skewed");
         assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
         assert!(error.message().contains(text), "{error}");
-        assert!(error.message().contains("set the clock (NTP)"), "{error}");
+        assert!(
+            error.message().contains("synchronize it with NTP"),
+            "{error}"
+        );
     }
-    // Within what the gateway allows, nothing happens.
+    // The gateway allows 15 minutes.
     let skew = SignedDuration::from_mins(14);
-    let world = world_with(Setup {
+    let node = node_with_setup(Setup {
         skew,
         ..Setup::default()
     })
     .await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
+    node.publish(&node.pod("app", "1")).await.unwrap();
 }
 
 #[tokio::test]
-async fn keys_that_are_refused_as_expired_are_renewed_once_and_tried_again() {
-    let world = world_with(Setup {
+async fn keys_rejected_as_expired_are_renewed_once() {
+    let node = node_with_setup(Setup {
         env: Vec::new(),
         ..Setup::default()
     })
     .await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    // The service says so before the date that it gave.
-    world
-        .fault(json!({"times": 1, "fault": {"expire_tokens": true}}))
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    // Rejected as expired before their expiry date.
+    node.fault(json!({"times": 1, "fault": {"expire_tokens": true}}))
         .await;
-    world.pass(Duration::from_secs(11)).await;
-    let pod = world.pod("app", "2");
-    world.publish(&pod).await.unwrap();
+    node.pass(Duration::from_secs(11)).await;
+    let pod = node.pod("app", "2");
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "the value");
-    // New ones that are refused too are an answer.
-    world.fault(json!({"fault": {"expire_tokens": true}})).await;
-    world.pass(Duration::from_secs(11)).await;
-    let error = world
-        .publish(&world.pod("app", "3"))
+    // If the new keys are rejected too, the call fails.
+    node.fault(json!({"fault": {"expire_tokens": true}})).await;
+    node.pass(Duration::from_secs(11)).await;
+    let error = node
+        .publish(&node.pod("app", "3"))
         .await
         .expect_err("expired");
     assert_eq!(error.code(), Code::PermissionDenied, "{error}");
@@ -314,38 +302,33 @@ async fn keys_that_are_refused_as_expired_are_renewed_once_and_tried_again() {
 }
 
 #[tokio::test]
-async fn an_outage_is_not_answered_with_five_times_the_load() {
-    let world = world().await;
-    world
-        .fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": 502}}))
+async fn retries_do_not_multiply_the_load_of_an_outage() {
+    let node = node_with_secret().await;
+    node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": 502}}))
         .await;
-    let before = world.calls("ShowSecretVersion").await;
+    let before = node.calls("ShowSecretVersion").await;
     for uid in 0..100 {
         assert!(
-            world
-                .publish(&world.pod("app", &uid.to_string()))
+            node.publish(&node.pod("app", &uid.to_string()))
                 .await
                 .is_err()
         );
     }
-    let calls = world.calls("ShowSecretVersion").await - before;
-    // A hundred tries are free, and then nothing is tried again.
+    let calls = node.calls("ShowSecretVersion").await - before;
+    // 100 calls, and the 100 retries that the budget pays for.
     assert_eq!(calls, 200);
-    let error = world
-        .publish(&world.pod("app", "x"))
-        .await
-        .expect_err("502");
+    let error = node.publish(&node.pod("app", "x")).await.expect_err("502");
     assert!(
         error
             .message()
-            .contains("too many calls of this process fail now"),
+            .contains("too many calls of this process are failing"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_few_calls_a_second_are_made_however_many_pods_come() {
-    let world = World::with(Setup {
+async fn the_rate_limit_applies_to_a_mount_of_many_secrets() {
+    let node = TestNode::with(Setup {
         qps: 5,
         ..Setup::default()
     })
@@ -353,15 +336,15 @@ async fn a_few_calls_a_second_are_made_however_many_pods_come() {
     let mut objects = String::new();
     let names: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
     for name in &names {
-        world.create(name, "x").await;
+        node.create(name, "x").await;
         objects += &format!("- {{objectName: {name}, objectType: csms, objectVersion: latest}}\n");
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    world.apply_for("app", &objects, &names).await;
-    let begun = tokio::time::Instant::now();
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    let took = begun.elapsed();
-    // 5 at once (the burst of this world), then 5 a second.
+    node.apply_for("app", &objects, &names).await;
+    let started = tokio::time::Instant::now();
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    let took = started.elapsed();
+    // 5 at once (the burst of this node), then 5 per second.
     assert!(
         took >= Duration::from_millis(2_900) && took < Duration::from_millis(3_500),
         "{took:?}"
@@ -369,15 +352,15 @@ async fn a_few_calls_a_second_are_made_however_many_pods_come() {
 }
 
 #[tokio::test]
-async fn a_cloud_that_is_away_is_told_with_its_address() {
-    let world = world().await;
-    let World { emulator, .. } = &world;
+async fn an_unreachable_cloud_is_reported_with_its_address() {
+    let node = node_with_secret().await;
+    let TestNode { emulator, .. } = &node;
     let url = emulator.url();
-    world.fault(json!({"fault": {"reset": true}})).await;
-    let error = world
-        .publish(&world.pod("app", "1"))
+    node.fault(json!({"fault": {"reset": true}})).await;
+    let error = node
+        .publish(&node.pod("app", "1"))
         .await
-        .expect_err("away");
+        .expect_err("unreachable");
     assert_eq!(error.code(), Code::Internal);
     let host = url.strip_prefix("http://").unwrap();
     assert!(error.message().contains(host), "{error}");

@@ -1,31 +1,33 @@
-//! What is fuzzed: plain functions that must not panic. The property tests run them too.
-#![allow(dead_code)] // a target uses one of them
+//! The bodies of the fuzz targets: functions that must not panic. The property tests run them too.
+#![allow(dead_code)] // each target uses one of them
 
+use dew_provider::class::objects::Objects;
 use dew_provider::cloud::SecretValue;
+use dew_provider::node::mount::request::Request;
+use dew_provider::node::mount::select::{VolumeRoom, select_object};
+use dew_provider::node::socket::Connection;
 use dew_provider::proto::MountRequest;
-use dew_provider::provider::request::Request;
-use dew_provider::provider::select::select;
-use dew_provider::provider::spec::Spec;
-use dew_provider::socket::Connection;
 use tokio::io::AsyncReadExt;
 
-/// The parameter `objects`, then its expressions on a JSON secret.
+/// Parses the parameter `objects`, and evaluates its expressions on a JSON secret and on other values.
 pub(crate) fn objects(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let Ok(spec) = Spec::parse(text) else { return };
+    let Ok(objects) = Objects::parse(text) else {
+        return;
+    };
     let json = r#"{"a":"b","n":[1,2,{"x":null}],"o":{"p":"q"},"e":""}"#;
     for value in [json, "text", "", "[]"] {
         let value = SecretValue::Text(value.to_owned().into());
-        for object in &spec.objects {
-            // Files or an error: both are answers.
-            let _ = select(object, &value, &mut (4 << 20));
+        for object in &objects.list {
+            // Both files and an error are valid results.
+            let _ = select_object(object, &value, &mut VolumeRoom::default());
         }
     }
 }
 
-/// The driver's message: attributes up to the first NUL, then secrets.
+/// Parses a Mount request of the driver: attributes up to the first NUL, then secrets.
 pub(crate) fn request(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (attributes, secrets) = text.split_once('\0').unwrap_or((&text, "null"));
@@ -38,7 +40,7 @@ pub(crate) fn request(data: &[u8]) {
     let _ = Request::parse(&message, &tonic::metadata::MetadataMap::new());
 }
 
-/// A connection's bytes, in pieces as long as the first byte says: their number never changes.
+/// Sends bytes through a connection, in pieces whose length is the first byte: their number must not change.
 pub(crate) fn connection(data: &[u8]) {
     let Some((piece, sent)) = data.split_first() else {
         return;
@@ -47,7 +49,7 @@ pub(crate) fn connection(data: &[u8]) {
     assert_eq!(received.len(), sent.len());
 }
 
-/// What comes out of a connection into which the bytes go piece by piece.
+/// Sends bytes through a connection in pieces, and returns what is received.
 pub(crate) fn through(sent: &[u8], piece: usize) -> Vec<u8> {
     let pieces: Vec<std::io::Result<bytes::Bytes>> = sent
         .chunks(piece)

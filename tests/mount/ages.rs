@@ -1,173 +1,175 @@
-//! How old an answer may be, how many questions are asked, and what is forgotten.
+//! How old the versions in a mount may be, how many cloud calls that takes, and when cached
+//! versions are dropped.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::super::support::still::hurry;
-use super::super::support::world::{INTERVAL, World, read};
+use crate::support::paused_clock::drive;
+use crate::support::test_node::{INTERVAL, TestNode, read};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATEST: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 
 #[tokio::test]
-async fn a_mounted_volume_gets_latest_at_most_one_interval_old() {
-    let world = World::new().await;
-    world.create("a", "one").await;
-    world.apply_for("app", LATEST, &["a"]).await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
-    world.put("a", "two", &[]).await;
-    // kubelet asks again and again; the cloud is not asked before the interval is over.
+async fn latest_in_a_mounted_volume_is_at_most_one_interval_old() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
+    node.apply_for("app", LATEST, &["a"]).await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
+    node.put("a", "two", &[]).await;
+    // kubelet repeats the mount, but the cloud is not called again before the interval ends.
     for _ in 0..3 {
-        world.pass(INTERVAL / 4).await;
-        world.publish(&pod).await.unwrap();
+        node.pass(INTERVAL / 4).await;
+        node.publish(&pod).await.unwrap();
         assert_eq!(read(&pod, "a"), "one");
     }
-    assert_eq!(world.calls("ShowSecretVersion").await, 1);
-    world.pass(INTERVAL / 4 + SECOND).await;
-    world.publish(&pod).await.unwrap();
+    assert_eq!(node.calls("ShowSecretVersion").await, 1);
+    node.pass(INTERVAL / 4 + SECOND).await;
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "two");
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
 }
 
 #[tokio::test]
-async fn a_new_volume_gets_latest_at_most_ten_seconds_old() {
-    let world = World::new().await;
-    world.create("a", "one").await;
-    world.apply_for("app", LATEST, &["a"]).await;
-    let old = world.pod("app", "1");
-    world.publish(&old).await.unwrap();
-    world.put("a", "two", &[]).await;
-    world.pass(9 * SECOND).await;
-    let early = world.pod("app", "2");
-    world.publish(&early).await.unwrap();
+async fn latest_in_a_new_volume_is_at_most_ten_seconds_old() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
+    node.apply_for("app", LATEST, &["a"]).await;
+    let old = node.pod("app", "1");
+    node.publish(&old).await.unwrap();
+    node.put("a", "two", &[]).await;
+    node.pass(9 * SECOND).await;
+    let early = node.pod("app", "2");
+    node.publish(&early).await.unwrap();
     assert_eq!(read(&early, "a"), "one");
-    world.pass(2 * SECOND).await;
-    let late = world.pod("app", "3");
-    world.publish(&late).await.unwrap();
+    node.pass(2 * SECOND).await;
+    let late = node.pod("app", "3");
+    node.publish(&late).await.unwrap();
     assert_eq!(read(&late, "a"), "two");
-    // What was learned for the new pod is good for the old one too.
-    world.publish(&old).await.unwrap();
+    // The old pod gets the version that was fetched for the new one.
+    node.publish(&old).await.unwrap();
     assert_eq!(read(&old, "a"), "two");
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
 }
 
 #[tokio::test]
-async fn a_stage_that_moves_is_followed_and_its_bytes_are_fetched_once() {
-    let world = World::new().await;
-    world.create("a", "one").await;
-    world.put("a", "two", &[]).await;
-    world.move_stage("a", "blue", "v1").await;
-    world
-        .apply_for(
-            "app",
-            "- {objectName: a, objectType: csms, stage: blue}",
-            &["a"],
-        )
-        .await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
+async fn a_moved_stage_is_followed_with_one_fetch_per_version() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
+    node.put("a", "two", &[]).await;
+    node.move_stage("a", "blue", "v1").await;
+    node.apply_for(
+        "app",
+        "- {objectName: a, objectType: csms, stage: blue}",
+        &["a"],
+    )
+    .await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "one");
-    world.move_stage("a", "blue", "v2").await;
-    world.pass(INTERVAL + SECOND).await;
-    world.publish(&pod).await.unwrap();
+    node.move_stage("a", "blue", "v2").await;
+    node.pass(INTERVAL + SECOND).await;
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "two");
-    assert_eq!(world.calls("ShowSecretStage").await, 2);
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
+    assert_eq!(node.calls("ShowSecretStage").await, 2);
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
 }
 
 #[tokio::test]
-async fn a_stage_is_not_served_from_a_version_of_long_ago() {
-    let world = World::new().await;
-    world.create("a", "old").await;
+async fn a_stage_is_not_served_from_a_version_fetched_long_ago() {
+    let node = TestNode::new().await;
+    node.create("a", "old").await;
     let pinned = "- {objectName: a, objectType: csms, objectVersion: v1}";
-    world.apply_for("pinned", pinned, &["a"]).await;
-    world.publish(&world.pod("pinned", "1")).await.unwrap();
-    // Another secret of the same name: v1 and SYSCURRENT once more.
-    world.delete("a").await;
-    world.create("a", "new").await;
-    world.pass(SECOND * 3601).await;
+    node.apply_for("pinned", pinned, &["a"]).await;
+    node.publish(&node.pod("pinned", "1")).await.unwrap();
+    // A new secret of the same name starts with v1 and SYSCURRENT too.
+    node.delete("a").await;
+    node.create("a", "new").await;
+    node.pass(SECOND * 3601).await;
     let stage = "- {objectName: a, objectType: csms, stage: SYSCURRENT}";
-    world.apply_for("stage", stage, &["a"]).await;
-    let pod = world.pod("stage", "2");
-    world.publish(&pod).await.unwrap();
+    node.apply_for("stage", stage, &["a"]).await;
+    let pod = node.pod("stage", "2");
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "new");
 }
 
 #[tokio::test]
-async fn a_pinned_version_is_never_asked_for_again_in_a_mounted_volume() {
-    let world = World::new().await;
-    world.create("a", "one").await;
+async fn a_mounted_volume_never_fetches_a_pinned_version_twice() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
     let pinned = "- {objectName: a, objectType: csms, objectVersion: v1}";
-    world.apply_for("app", pinned, &["a"]).await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
+    node.apply_for("app", pinned, &["a"]).await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
     for _ in 0..30 {
-        world.pass(SECOND * 80).await;
-        world.publish(&pod).await.unwrap();
+        node.pass(SECOND * 80).await;
+        node.publish(&pod).await.unwrap();
     }
-    assert_eq!(world.calls("ShowSecretVersion").await, 1);
-    // A new volume wants it confirmed within the hour.
-    world.publish(&world.pod("app", "2")).await.unwrap();
-    assert_eq!(world.calls("ShowSecretVersion").await, 1);
-    world.pass(SECOND * 1300).await;
-    world.publish(&world.pod("app", "3")).await.unwrap();
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
-    // A secret that was deleted stops new pods, and only those.
-    world.delete("a").await;
-    world.pass(SECOND * 3601).await;
-    let refused = world
-        .publish(&world.pod("app", "4"))
+    assert_eq!(node.calls("ShowSecretVersion").await, 1);
+    // In a new volume the version must have been confirmed within the last hour.
+    node.publish(&node.pod("app", "2")).await.unwrap();
+    assert_eq!(node.calls("ShowSecretVersion").await, 1);
+    node.pass(SECOND * 1300).await;
+    node.publish(&node.pod("app", "3")).await.unwrap();
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
+    // A deleted secret stops new pods only.
+    node.delete("a").await;
+    node.pass(SECOND * 3601).await;
+    let error = node
+        .publish(&node.pod("app", "4"))
         .await
         .expect_err("deleted");
-    assert_eq!(refused.code(), tonic::Code::NotFound);
-    world.publish(&pod).await.unwrap();
+    assert_eq!(error.code(), tonic::Code::NotFound);
+    let failed = node.failed_mounts().await;
+    node.publish(&pod).await.unwrap();
+    assert_eq!(node.failed_mounts().await, failed);
     assert_eq!(read(&pod, "a"), "one");
 }
 
 #[tokio::test]
-async fn an_object_added_to_a_class_is_new_in_a_mounted_volume() {
-    let world = World::new().await;
-    world.create("a", "one").await;
-    world.create("b", "b1").await;
-    world.apply_for("app", LATEST, &["a", "b"]).await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
+async fn an_object_added_to_a_class_counts_as_new_in_a_mounted_volume() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
+    node.create("b", "b1").await;
+    node.apply_for("app", LATEST, &["a", "b"]).await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
     let both = format!("{LATEST}\n- {{objectName: b, objectType: csms, objectVersion: latest}}");
-    world.apply_for("app", &both, &["a", "b"]).await;
-    world.pass(11 * SECOND).await;
-    world.publish(&pod).await.unwrap();
+    node.apply_for("app", &both, &["a", "b"]).await;
+    node.pass(11 * SECOND).await;
+    node.publish(&pod).await.unwrap();
     assert_eq!(
         (read(&pod, "a"), read(&pod, "b")),
         ("one".into(), "b1".into())
     );
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
-    world.apply_for("app", LATEST, &["a", "b"]).await;
-    world.pass(2 * SECOND).await;
-    world.publish(&pod).await.unwrap();
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
+    node.apply_for("app", LATEST, &["a", "b"]).await;
+    node.pass(2 * SECOND).await;
+    node.publish(&pod).await.unwrap();
     assert!(!pod.target_path.join("b").exists());
 }
 
 #[tokio::test]
-async fn however_many_pods_ask_there_is_one_call() {
-    let world = World::new().await;
+async fn concurrent_mounts_share_one_call_per_secret() {
+    let node = TestNode::new().await;
     let mut objects = String::new();
     let names: Vec<String> = (0..10).map(|i| format!("s{i}")).collect();
     for name in &names {
-        world.create(name, "x").await;
+        node.create(name, "x").await;
         objects += &format!("- {{objectName: {name}, objectType: csms, objectVersion: latest}}\n");
     }
     let listed: Vec<&str> = names.iter().map(String::as_str).collect();
-    world.apply_for("app", &objects, &listed).await;
-    let pods: Vec<_> = (0..200).map(|i| world.pod("app", &i.to_string())).collect();
-    let mounts = pods.iter().map(|pod| world.driver.publish_as_kubelet(pod));
-    for result in hurry(join_all(mounts)).await {
+    node.apply_for("app", &objects, &listed).await;
+    let pods: Vec<_> = (0..200).map(|i| node.pod("app", &i.to_string())).collect();
+    let mounts = pods.iter().map(|pod| node.driver.publish_as_kubelet(pod));
+    for result in drive(join_all(mounts)).await {
         result.unwrap();
     }
-    assert_eq!(world.calls("ShowSecretVersion").await, 10);
-    assert_eq!(world.api.account_reads(), 1);
-    let metrics = world.metrics().await;
+    assert_eq!(node.calls("ShowSecretVersion").await, 10);
+    assert_eq!(node.api.account_reads(), 1);
+    let metrics = node.metrics().await;
     assert!(
         metrics.contains("dew_provider_mounts_total{outcome=\"ok\",reason=\"none\"} 200"),
         "{metrics}"
@@ -179,12 +181,12 @@ async fn however_many_pods_ask_there_is_one_call() {
 }
 
 #[tokio::test]
-async fn what_no_pod_used_for_a_day_is_forgotten() {
-    let world = World::new().await;
-    world.create("a", "a value of some length").await;
+async fn versions_unused_for_a_day_are_dropped() {
+    let node = TestNode::new().await;
+    node.create("a", "a value of some length").await;
     let pinned = "- {objectName: a, objectType: csms, objectVersion: v1}";
-    world.apply_for("app", pinned, &["a"]).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
+    node.apply_for("app", pinned, &["a"]).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
     let size = |metrics: String| -> u64 {
         let line = metrics
             .lines()
@@ -192,20 +194,20 @@ async fn what_no_pod_used_for_a_day_is_forgotten() {
             .unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
-    assert!(size(world.metrics().await) > 0);
-    world.pass(SECOND * 23 * 3600).await;
-    hurry(tokio::task::yield_now()).await;
-    assert!(size(world.metrics().await) > 0);
-    world.pass(SECOND * 2 * 3600).await;
-    assert_eq!(size(world.metrics().await), 0);
+    assert!(size(node.metrics().await) > 0);
+    node.pass(SECOND * 23 * 3600).await;
+    drive(tokio::task::yield_now()).await;
+    assert!(size(node.metrics().await) > 0);
+    node.pass(SECOND * 2 * 3600).await;
+    assert_eq!(size(node.metrics().await), 0);
 }
 
 #[tokio::test]
-async fn identities_never_share_what_was_fetched() {
-    let world = World::new().await;
-    world.create("a", "one").await;
-    world.apply_for("app", LATEST, &["a"]).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
+async fn identities_never_share_cached_versions() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
+    node.apply_for("app", LATEST, &["a"]).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
     let keys = |secret: &str| {
         let pairs = [("accessKey", "DEMOACCESSKEY0000001"), ("secretKey", secret)];
         Some(
@@ -215,22 +217,22 @@ async fn identities_never_share_what_was_fetched() {
                 .collect(),
         )
     };
-    // A pod that brings wrong keys gets nothing of what the node's identity has fetched.
-    let mut pod = world.pod("app", "2");
+    // A pod with invalid keys gets nothing that the node's identity fetched.
+    let mut pod = node.pod("app", "2");
     pod.secrets = keys("wrong");
-    let refused = world.publish(&pod).await.expect_err("wrong keys");
-    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    let error = node.publish(&pod).await.expect_err("wrong keys");
+    assert_eq!(error.code(), tonic::Code::PermissionDenied);
     assert!(
-        refused.message().contains("verify aksk signature fail"),
-        "{refused}"
+        error.message().contains("verify aksk signature fail"),
+        "{error}"
     );
-    pod.secrets = keys(dew_provider::emulator::DEMO_SECRET_KEY);
-    world.publish(&pod).await.unwrap();
-    // Right keys are an identity of their own: asked for once more, though the same account. The
-    // wrong ones came no further than IAM.
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
+    pod.secrets = keys(dew_provider::sim::huawei::DEMO_SECRET_KEY);
+    node.publish(&pod).await.unwrap();
+    // Valid keys of the same account are another identity, which fetches on its own. The invalid
+    // keys were rejected by IAM, before any call to CSMS.
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
     pod.secrets = Some([("accessKey".to_owned(), "x".to_owned())].into());
     pod.target_path.push("other");
-    let refused = world.publish(&pod).await.expect_err("half a pair");
-    assert!(refused.message().contains("has no secretKey"), "{refused}");
+    let error = node.publish(&pod).await.expect_err("half a pair");
+    assert!(error.message().contains("has no secretKey"), "{error}");
 }

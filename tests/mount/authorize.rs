@@ -1,39 +1,39 @@
-//! What a ServiceAccount allows, and what a pod may not override.
+//! Which secrets a ServiceAccount allows, and which parameters a pod cannot override.
 
 use std::time::Duration;
 
-use dew_provider::provider::authorize::AllowListMode;
+use dew_provider::node::mount::authorize::AllowListMode;
 use tonic::Code;
 
-use super::super::support::world::{INTERVAL, Setup, World, read};
+use crate::support::test_node::{INTERVAL, Setup, TestNode, read};
 
 const OBJECTS: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 
-async fn world(allow_list: AllowListMode) -> World {
-    let world = World::with(Setup {
+async fn node(allow_list: AllowListMode) -> TestNode {
+    let node = TestNode::with(Setup {
         allow_list,
         ..Setup::default()
     })
     .await;
-    world.create("a", "one").await;
-    world.apply("app", &[("objects", OBJECTS)]).await;
-    world
+    node.create("a", "one").await;
+    node.apply("app", &[("objects", OBJECTS)]).await;
+    node
 }
 
 #[tokio::test]
-async fn the_list_must_be_there_and_readable() {
-    let world = world(AllowListMode::Required).await;
-    let pod = world.pod("app", "1");
+async fn the_list_must_exist_be_valid_and_name_the_secret() {
+    let node = node(AllowListMode::Required).await;
+    let pod = node.pod("app", "1");
     for (annotation, code, text) in [
         (
             None,
             Code::PermissionDenied,
-            "has no annotation cce.io/dew-resource: it must list the secrets that its pods may mount, here [\"a\"]",
+            "has no annotation cce.io/dew-resource: set it to the list of secrets that its pods may mount, here [\"a\"]",
         ),
         (
             Some("a"),
             Code::PermissionDenied,
-            "annotation cce.io/dew-resource: ",
+            "ServiceAccount default/app, annotation cce.io/dew-resource: ",
         ),
         (Some("[]"), Code::PermissionDenied, "does not list \"a\""),
         (
@@ -42,85 +42,85 @@ async fn the_list_must_be_there_and_readable() {
             "does not list \"a\"",
         ),
     ] {
-        world.api.put_account("default", "app", annotation);
-        // Who has just mended an annotation need not wait.
-        world.pass(Duration::from_secs(2)).await;
-        let refused = world.publish(&pod).await.expect_err("not allowed");
-        assert_eq!(refused.code(), code, "{refused}");
-        assert!(refused.message().contains(text), "{refused}");
+        node.api.put_account("default", "app", annotation);
+        // A pod is not denied because of a list read more than a second ago.
+        node.pass(Duration::from_secs(2)).await;
+        let error = node.publish(&pod).await.expect_err("not allowed");
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().contains(text), "{error}");
     }
-    world.api.put_account("default", "app", Some("[\"a\"]"));
-    world.pass(Duration::from_secs(2)).await;
-    world.publish(&pod).await.unwrap();
+    node.api.put_account("default", "app", Some("[\"a\"]"));
+    node.pass(Duration::from_secs(2)).await;
+    node.publish(&pod).await.unwrap();
     assert_eq!(
-        world.calls("ShowSecretVersion").await,
+        node.calls("ShowSecretVersion").await,
         1,
-        "nothing is fetched before it is allowed"
+        "nothing is fetched before authorization"
     );
 }
 
 #[tokio::test]
-async fn an_account_that_does_not_exist_is_named() {
-    let world = world(AllowListMode::Required).await;
-    let refused = world
-        .publish(&world.pod("app", "1"))
+async fn a_missing_service_account_is_named() {
+    let node = node(AllowListMode::Required).await;
+    let error = node
+        .publish(&node.pod("app", "1"))
         .await
-        .expect_err("no account");
-    assert_eq!(refused.code(), Code::NotFound);
+        .expect_err("no ServiceAccount");
+    assert_eq!(error.code(), Code::NotFound);
     assert!(
-        refused
+        error
             .message()
             .contains("ServiceAccount default/app does not exist"),
-        "{refused}"
+        "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_right_taken_away_stops_new_pods_at_once_and_mounted_ones_within_an_interval() {
-    let world = world(AllowListMode::Required).await;
-    world.api.put_account("default", "app", Some("[\"a\"]"));
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
-    world.api.put_account("default", "app", Some("[]"));
-    world.put("a", "two", &[]).await;
-    world.pass(Duration::from_secs(11)).await;
-    assert!(world.publish(&world.pod("app", "2")).await.is_err());
-    world.pass(INTERVAL + Duration::from_secs(1)).await;
-    // The driver masks the refusal: the pod keeps the files it has, and gets no new ones.
-    world.publish(&pod).await.unwrap();
+async fn a_revoked_permission_stops_new_pods_within_seconds_and_updates_within_an_interval() {
+    let node = node(AllowListMode::Required).await;
+    node.api.put_account("default", "app", Some("[\"a\"]"));
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
+    node.api.put_account("default", "app", Some("[]"));
+    node.put("a", "two", &[]).await;
+    node.pass(Duration::from_secs(11)).await;
+    assert!(node.publish(&node.pod("app", "2")).await.is_err());
+    node.pass(INTERVAL + Duration::from_secs(1)).await;
+    // The driver hides the error: the pod keeps its files and gets no new ones.
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "one");
 }
 
 #[tokio::test]
-async fn if_present_a_list_that_is_there_decides() {
-    let world = world(AllowListMode::IfPresent).await;
-    world.api.put_account("default", "app", None);
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    world.api.put_account("default", "app", Some("[]"));
-    world.pass(Duration::from_secs(11)).await;
-    let refused = world
-        .publish(&world.pod("app", "2"))
+async fn if_present_enforces_a_list_that_exists() {
+    let node = node(AllowListMode::IfPresent).await;
+    node.api.put_account("default", "app", None);
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    node.api.put_account("default", "app", Some("[]"));
+    node.pass(Duration::from_secs(11)).await;
+    let error = node
+        .publish(&node.pod("app", "2"))
         .await
         .expect_err("not listed");
-    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(error.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
-async fn off_reads_no_account() {
-    let world = world(AllowListMode::Off).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    assert_eq!(world.api.account_reads(), 0);
+async fn off_reads_no_service_account() {
+    let node = node(AllowListMode::Off).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    assert_eq!(node.api.account_reads(), 0);
 }
 
 #[tokio::test]
-async fn an_api_server_that_fails_is_told_and_final() {
-    let world = world(AllowListMode::Required).await;
-    world.api.put_account("default", "app", Some("[\"a\"]"));
+async fn failures_of_the_api_server_are_reported_with_final_codes() {
+    let node = node(AllowListMode::Required).await;
+    node.api.put_account("default", "app", Some("[\"a\"]"));
     for (status, code, text) in [
         (
             500,
             Code::Internal,
-            "could not be read from the API server: 500 InternalError",
+            "could not read ServiceAccount default/app from the API server: 500 InternalError",
         ),
         (
             403,
@@ -128,25 +128,27 @@ async fn an_api_server_that_fails_is_told_and_final() {
             "the provider's ClusterRole must allow",
         ),
     ] {
-        world.api.set_broken(Some(status));
-        let refused = world
-            .publish(&world.pod("app", "1"))
+        node.api.set_broken(Some(status));
+        let error = node
+            .publish(&node.pod("app", "1"))
             .await
             .expect_err("broken");
-        assert_eq!(refused.code(), code);
-        assert!(refused.message().contains(text), "{refused}");
+        assert_eq!(error.code(), code);
+        assert!(error.message().contains(text), "{error}");
     }
-    world.api.set_broken(None);
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    // What was read is good for volumes that are mounted, for an interval.
-    world.api.set_broken(Some(500));
-    world.pass(Duration::from_secs(60)).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
+    node.api.set_broken(None);
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    // In a mounted volume, a list stays valid for an interval.
+    node.api.set_broken(Some(500));
+    node.pass(Duration::from_secs(60)).await;
+    let reads = node.api.account_reads();
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    assert_eq!(node.api.account_reads(), reads);
 }
 
 #[tokio::test]
-async fn pods_cannot_override_what_decides_identity_and_place() {
-    let world = world(AllowListMode::Off).await;
+async fn pods_cannot_override_parameters_of_identity_and_location() {
+    let node = node(AllowListMode::Off).await;
     for key in [
         "region",
         "failoverRegion",
@@ -154,50 +156,49 @@ async fn pods_cannot_override_what_decides_identity_and_place() {
         "credentials",
         "agency",
     ] {
-        let mut pod = world.pod("app", "1");
+        let mut pod = node.pod("app", "1");
         pod.attributes.insert(key.into(), "cn-north-4".into());
-        let refused = world.publish(&pod).await.expect_err("an override");
-        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-        let named = format!("parameter {key} differs from SecretProviderClass default/app");
-        assert!(refused.message().contains(&named), "{refused}");
-        assert!(refused.message().contains("volumeAttributes"), "{refused}");
+        let error = node.publish(&pod).await.expect_err("an override");
+        assert_eq!(error.code(), Code::PermissionDenied, "{error}");
+        let expected = format!("parameter {key} differs from SecretProviderClass default/app");
+        assert!(error.message().contains(&expected), "{error}");
+        assert!(error.message().contains("volumeAttributes"), "{error}");
         assert!(
-            refused.message().contains("the driver has not seen it yet"),
-            "{refused}"
+            error
+                .message()
+                .contains("the driver has not observed that yet"),
+            "{error}"
         );
     }
-    // What is the same as in the class is no override; other attributes are the pod's own affair.
-    world
-        .apply("app", &[("objects", OBJECTS), ("region", "cn-north-4")])
+    // A pod may repeat the value of the class, and may set other attributes.
+    node.apply("app", &[("objects", OBJECTS), ("region", "cn-north-4")])
         .await;
-    let mut pod = world.pod("app", "1");
+    let mut pod = node.pod("app", "1");
     pod.attributes.insert("region".into(), "cn-north-4".into());
     pod.attributes.insert("example.com/note".into(), "x".into());
-    world.publish(&pod).await.unwrap();
+    node.publish(&pod).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_edit_that_our_watch_has_not_seen_yet_is_looked_up() {
-    let world = world(AllowListMode::Off).await;
-    world.api.hold_watch();
-    world
-        .apply("app", &[("objects", OBJECTS), ("region", "cn-north-4")])
+async fn an_edit_not_yet_observed_by_the_watch_is_read_from_the_api_server() {
+    let node = node(AllowListMode::Off).await;
+    node.api.hold_watch();
+    node.apply("app", &[("objects", OBJECTS), ("region", "cn-north-4")])
         .await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    world
-        .apply("new", &[("objects", OBJECTS), ("region", "cn-north-4")])
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    node.apply("new", &[("objects", OBJECTS), ("region", "cn-north-4")])
         .await;
-    world.publish(&world.pod("new", "2")).await.unwrap();
+    node.publish(&node.pod("new", "2")).await.unwrap();
 }
 
 #[tokio::test]
-async fn objects_may_be_given_by_the_pod_and_are_then_held_to_the_list_too() {
-    let world = world(AllowListMode::Required).await;
-    world.create("b", "two").await;
-    world.api.put_account("default", "app", Some("[\"a\"]"));
-    let mut pod = world.pod("app", "1");
+async fn objects_set_by_the_pod_are_checked_against_the_list() {
+    let node = node(AllowListMode::Required).await;
+    node.create("b", "two").await;
+    node.api.put_account("default", "app", Some("[\"a\"]"));
+    let mut pod = node.pod("app", "1");
     let other = OBJECTS.replace("objectName: a", "objectName: b");
     pod.attributes.insert("objects".into(), other);
-    let refused = world.publish(&pod).await.expect_err("not listed");
-    assert_eq!(refused.code(), Code::PermissionDenied);
+    let error = node.publish(&pod).await.expect_err("not listed");
+    assert_eq!(error.code(), Code::PermissionDenied);
 }

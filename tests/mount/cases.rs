@@ -1,5 +1,5 @@
-//! What a pod gets for what a SecretProviderClass says. The cases are data, so that each can run
-//! through any driver: the stand-in (`through_stand_in.rs`), or a real one in a cluster.
+//! What a pod gets for a SecretProviderClass. The cases are data, so that they run on the simulated
+//! driver (`through_stand_in.rs`) and on a real cluster (`tests/cluster`).
 
 use tonic::Code;
 
@@ -10,25 +10,25 @@ pub(crate) enum Value {
     Binary(&'static [u8]),
 }
 
-/// What comes of it.
+/// The expected result of a mount.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expect {
-    /// Path, mode and contents of every file, in order of paths.
+    /// Path, mode and contents of every file, sorted by path.
     Files(&'static [(&'static str, u32, &'static [u8])]),
-    /// The gRPC code, and texts that the message holds.
+    /// The gRPC code, and texts that the message contains.
     Fails(Code, &'static [&'static str]),
 }
 
-/// One case. Names of secrets begin with the case's own, so that all can share a cloud.
+/// One case. No two cases create a secret of the same name, so all can share a cloud.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     /// Name of the SecretProviderClass and of the ServiceAccount.
     pub(crate) name: &'static str,
-    /// Secrets with their versions, the oldest first.
+    /// The secrets in the cloud, each with its versions, oldest first.
     pub(crate) secrets: &'static [(&'static str, &'static [Value])],
     /// The parameter `objects`.
     pub(crate) objects: &'static str,
-    /// The ServiceAccount's list.
+    /// The secrets that the ServiceAccount lists.
     pub(crate) allowed: &'static [&'static str],
     pub(crate) expect: Expect,
 }
@@ -139,7 +139,7 @@ pub(crate) const CASES: &[Case] = &[
             &[
                 "object \"null-a\"",
                 "jmesPath",
-                "\"none\" finds nothing",
+                "\"none\" matches nothing",
                 "optional: true",
             ],
         ),
@@ -250,7 +250,7 @@ pub(crate) const CASES: &[Case] = &[
                 "object \"missing-not\", objectVersion: ShowSecretVersion",
                 "HTTP 404 CSMS.0106",
                 "object \"missing-too\", stage: ShowSecretStage",
-                "request id ",
+                "request ID ",
             ],
         ),
     },
@@ -269,7 +269,7 @@ pub(crate) const CASES: &[Case] = &[
         expect: Files(&[(
             ".dew-provider",
             0o444,
-            b"Every object of this volume is optional, and none exists now.\n",
+            b"All objects of this volume are optional, and none of them exists.\n",
         )]),
     },
     Case {
@@ -296,7 +296,7 @@ pub(crate) const CASES: &[Case] = &[
                 "objects line 2",
                 "object \"twice-a\"",
                 "objectName",
-                "already named on line 1",
+                "already used on line 1",
             ],
         ),
     },
@@ -352,7 +352,7 @@ pub(crate) const CASES: &[Case] = &[
         expect: Fails(
             Code::InvalidArgument,
             &[
-                "objectTyp: is not a field; did you mean objectType?",
+                "objectTyp: unknown field; did you mean objectType?",
                 "did you mean v1?",
             ],
         ),
@@ -362,6 +362,6 @@ pub(crate) const CASES: &[Case] = &[
         secrets: &[],
         objects: "- {objectName: ff-a, objectType: csms, objectVersion: latest, objectAlias: d}\n- {objectName: ff-b, objectType: csms, objectVersion: latest, objectAlias: d/e}",
         allowed: &["ff-a", "ff-b"],
-        expect: Fails(Code::InvalidArgument, &["needs \"d\" as a folder"]),
+        expect: Fails(Code::InvalidArgument, &["needs \"d\" as a directory"]),
     },
 ];

@@ -1,27 +1,28 @@
-//! Versions of files, where the answer comes from, and what a class may say beside its objects.
+//! Versions of files, the region and project that are read, and errors in the parameters of a class.
 
 use std::collections::BTreeMap;
 
-use dew_provider::emulator::{self, Account, DEMO_PROJECT, DEMO_REGION};
+use dew_provider::sim::huawei::{self, Account, DEMO_PROJECT, DEMO_REGION};
 use serde_json::json;
 use tonic::Code;
 
-use super::super::support::world::{Setup, World, read};
+use crate::support::test_node::{Setup, TestNode, read};
 
-async fn versions(world: &World, uid: &str, objects: &str) -> BTreeMap<String, String> {
-    world.apply_for("app", objects, &["a", "b"]).await;
-    let pod = world.pod("app", uid);
-    world.publish(&pod).await.unwrap();
-    world.driver.status(&pod.target_path).unwrap().objects
+/// Mounts `objects` in a new pod and returns the versions in its status.
+async fn versions(node: &TestNode, uid: &str, objects: &str) -> BTreeMap<String, String> {
+    node.apply_for("app", objects, &["a", "b"]).await;
+    let pod = node.pod("app", uid);
+    node.publish(&pod).await.unwrap();
+    node.driver.status(&pod.target_path).unwrap().objects
 }
 
 #[tokio::test]
-async fn versions_move_when_bytes_can_and_never_else() {
-    let world = World::new().await;
-    world.create("a", r#"{"k":"v"}"#).await;
-    world.create("b", r#"{"k":"v"}"#).await;
-    let of = |fields: &str| format!("- {{objectName: a, objectType: csms, {fields}}}");
-    let plain = versions(&world, "1", &of("objectVersion: latest")).await;
+async fn a_file_version_changes_exactly_when_the_bytes_can() {
+    let node = TestNode::new().await;
+    node.create("a", r#"{"k":"v"}"#).await;
+    node.create("b", r#"{"k":"v"}"#).await;
+    let object = |fields: &str| format!("- {{objectName: a, objectType: csms, {fields}}}");
+    let plain = versions(&node, "1", &object("objectVersion: latest")).await;
     let (id, hash) = plain["a"].split_once('-').unwrap();
     assert_eq!(id, "v1");
     assert!(
@@ -30,10 +31,16 @@ async fn versions_move_when_bytes_can_and_never_else() {
     );
     assert_eq!(
         plain,
-        versions(&world, "2", &of("objectVersion: latest")).await
+        versions(&node, "2", &object("objectVersion: latest")).await
     );
-    assert_eq!(plain, versions(&world, "3", &of("objectVersion: v1")).await);
-    assert_eq!(plain, versions(&world, "4", &of("stage: SYSCURRENT")).await);
+    assert_eq!(
+        plain,
+        versions(&node, "3", &object("objectVersion: v1")).await
+    );
+    assert_eq!(
+        plain,
+        versions(&node, "4", &object("stage: SYSCURRENT")).await
+    );
     let mut seen = vec![plain["a"].clone()];
     for (uid, fields, path) in [
         ("5", "objectVersion: v1, filePermission: \"0600\"", "a"),
@@ -50,21 +57,21 @@ async fn versions_move_when_bytes_can_and_never_else() {
         ),
         ("9", "objectVersion: v1, allKeys: true", "k"),
     ] {
-        seen.push(versions(&world, uid, &of(fields)).await[path].clone());
+        seen.push(versions(&node, uid, &object(fields)).await[path].clone());
     }
-    // The same value in another secret, and a new version with an old value.
-    let other = of("objectVersion: v1").replace("objectName: a", "objectName: b");
-    seen.push(versions(&world, "10", &other).await["b"].clone());
-    world.put("a", r#"{"k":"v"}"#, &[]).await;
-    seen.push(versions(&world, "11", &of("objectVersion: v2")).await["a"].clone());
+    // Another secret with an equal value, and a new version with the old value.
+    let other = object("objectVersion: v1").replace("objectName: a", "objectName: b");
+    seen.push(versions(&node, "10", &other).await["b"].clone());
+    node.put("a", r#"{"k":"v"}"#, &[]).await;
+    seen.push(versions(&node, "11", &object("objectVersion: v2")).await["a"].clone());
     let count = seen.len();
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), count, "{seen:?}");
 }
 
-/// Another account with projects in two regions, so that both can be asked.
-fn two_regions() -> emulator::Config {
+/// An account with projects in two regions, so that both can be read.
+fn two_regions() -> huawei::Config {
     let account = Account {
         projects: [
             (DEMO_REGION.to_owned(), DEMO_PROJECT.to_owned()),
@@ -73,125 +80,115 @@ fn two_regions() -> emulator::Config {
         .into(),
         ..Account::demo()
     };
-    emulator::Config {
+    huawei::Config {
         accounts: vec![account],
-        ..emulator::Config::default()
+        ..huawei::Config::default()
     }
 }
 
 #[tokio::test]
-async fn another_region_is_asked_only_where_the_first_could_not_answer() {
-    let world = World::with(Setup {
+async fn the_failover_region_is_read_only_during_an_outage_of_the_first() {
+    let node = TestNode::with(Setup {
         emulator: two_regions(),
-        // Else what the north gave before would stand in.
+        // Otherwise the version cached from the north would be served.
         stale_limit: std::time::Duration::ZERO,
         ..Setup::default()
     })
     .await;
-    world.create("a", "of the north").await;
+    node.create("a", "of the north").await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
-    world
-        .api
+    node.api
         .put_account("default", "app", Some("[\"a\", \"gone\"]"));
-    world
-        .apply(
-            "app",
-            &[("objects", objects), ("failoverRegion", "cn-south-1")],
-        )
-        .await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
-    assert_eq!(world.calls("ShowSecretVersion").await, 1);
-    // "No" from the first region is an answer.
+    node.apply(
+        "app",
+        &[("objects", objects), ("failoverRegion", "cn-south-1")],
+    )
+    .await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
+    assert_eq!(node.calls("ShowSecretVersion").await, 1);
+    // A rejection by the first region is final.
     let gone = objects.replace("objectName: a", "objectName: gone");
-    world
-        .apply(
-            "app",
-            &[("objects", &gone), ("failoverRegion", "cn-south-1")],
-        )
+    node.apply(
+        "app",
+        &[("objects", &gone), ("failoverRegion", "cn-south-1")],
+    )
+    .await;
+    let error = node.publish(&node.pod("app", "2")).await.expect_err("gone");
+    assert_eq!(error.code(), Code::NotFound);
+    assert_eq!(node.calls("ShowSecretVersion").await, 2);
+    // During an outage of the first region the second one is read; both failures are reported.
+    node.apply(
+        "app",
+        &[("objects", objects), ("failoverRegion", "cn-south-1")],
+    )
+    .await;
+    node.fault(json!({"match": {"region": "cn-north-4"}, "fault": {"status": 502}}))
         .await;
-    let refused = world
-        .publish(&world.pod("app", "2"))
-        .await
-        .expect_err("gone");
-    assert_eq!(refused.code(), Code::NotFound);
-    assert_eq!(world.calls("ShowSecretVersion").await, 2);
-    // A region that is down is not: the second one is asked, and both failures are told.
-    world
-        .apply(
-            "app",
-            &[("objects", objects), ("failoverRegion", "cn-south-1")],
-        )
-        .await;
-    world
-        .fault(json!({"match": {"region": "cn-north-4"}, "fault": {"status": 502}}))
-        .await;
-    world.pass(std::time::Duration::from_secs(11)).await;
-    let refused = world
-        .publish(&world.pod("app", "3"))
+    node.pass(std::time::Duration::from_secs(11)).await;
+    let error = node
+        .publish(&node.pod("app", "3"))
         .await
         .expect_err("not in the south");
-    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert_eq!(error.code(), Code::Internal, "{error}");
     for text in [
         "HTTP 502",
-        "gave up after 5 tries",
+        "gave up after 5 attempts",
         "failoverRegion:",
         "CSMS.0106",
     ] {
-        assert!(refused.message().contains(text), "{text}: {refused}");
+        assert!(error.message().contains(text), "{text}: {error}");
     }
 }
 
 #[tokio::test]
-async fn the_project_is_looked_up_once_and_taken_from_the_class_where_given() {
-    let world = World::with(Setup {
+async fn the_project_is_looked_up_once_and_not_at_all_if_the_class_sets_it() {
+    let node = TestNode::with(Setup {
         emulator: two_regions(),
         ..Setup::default()
     })
     .await;
-    world.create("a", "one").await;
+    node.create("a", "one").await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
     for uid in ["1", "2", "3"] {
-        world.apply_for("app", objects, &["a"]).await;
-        world.publish(&world.pod("app", uid)).await.unwrap();
-        world.pass(std::time::Duration::from_secs(11)).await;
+        node.apply_for("app", objects, &["a"]).await;
+        node.publish(&node.pod("app", uid)).await.unwrap();
+        node.pass(std::time::Duration::from_secs(11)).await;
     }
-    assert_eq!(world.calls("KeystoneListProjects").await, 1);
-    world
-        .apply(
-            "app",
-            &[
-                ("objects", objects),
-                ("projectId", DEMO_PROJECT),
-                ("region", "cn-east-3"),
-            ],
-        )
-        .await;
-    let pod = world.pod("app", "4");
-    world.publish(&pod).await.unwrap();
+    assert_eq!(node.calls("KeystoneListProjects").await, 1);
+    node.apply(
+        "app",
+        &[
+            ("objects", objects),
+            ("projectId", DEMO_PROJECT),
+            ("region", "cn-east-3"),
+        ],
+    )
+    .await;
+    let pod = node.pod("app", "4");
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "one");
-    assert_eq!(world.calls("KeystoneListProjects").await, 1);
-    // A region in which the account has no project.
-    world
-        .apply("app", &[("objects", objects), ("region", "cn-east-3")])
+    assert_eq!(node.calls("KeystoneListProjects").await, 1);
+    // The account has no project in this region.
+    node.apply("app", &[("objects", objects), ("region", "cn-east-3")])
         .await;
-    let refused = world
-        .publish(&world.pod("app", "5"))
+    let error = node
+        .publish(&node.pod("app", "5"))
         .await
         .expect_err("no project");
-    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(
-        refused.message().contains("cn-east-3") && refused.message().contains("project"),
-        "{refused}"
+        error.message().contains("cn-east-3") && error.message().contains("project"),
+        "{error}"
     );
 }
 
 #[tokio::test]
-async fn what_is_not_set_up_is_told_with_what_to_do() {
-    let world = World::with(Setup {
+async fn configuration_errors_say_what_to_do() {
+    let node = TestNode::with(Setup {
         region: None,
         env: Vec::new(),
-        emulator: emulator::Config {
+        emulator: huawei::Config {
             agency: false,
             ..Default::default()
         },
@@ -199,15 +196,14 @@ async fn what_is_not_set_up_is_told_with_what_to_do() {
     })
     .await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
-    let refused = |parameters: Vec<(&'static str, &'static str)>| {
-        let world = &world;
+    let mount_error = |parameters: Vec<(&'static str, &'static str)>| {
+        let node = &node;
         async move {
-            world.api.put_account("default", "app", Some("[\"a\"]"));
-            world.apply("app", &parameters).await;
-            world
-                .publish(&world.pod("app", "1"))
+            node.api.put_account("default", "app", Some("[\"a\"]"));
+            node.apply("app", &parameters).await;
+            node.publish(&node.pod("app", "1"))
                 .await
-                .expect_err("not set up")
+                .expect_err("not configured")
         }
     };
     for (parameters, code, texts) in [
@@ -251,7 +247,7 @@ async fn what_is_not_set_up_is_told_with_what_to_do() {
                 ("credentials", "nodePublishSecretRef"),
             ],
             Code::InvalidArgument,
-            vec!["the pod's volume names none"],
+            vec!["nodePublishSecretRef is required, but the pod's volume does not set it"],
         ),
         (
             vec![
@@ -260,12 +256,12 @@ async fn what_is_not_set_up_is_told_with_what_to_do() {
                 ("agency", "x"),
             ],
             Code::InvalidArgument,
-            vec!["not supported yet"],
+            vec!["assuming an agency by name is not supported"],
         ),
         (
             vec![("objects", objects), ("regoin", "cn-north-4")],
             Code::InvalidArgument,
-            vec!["\"regoin\" is not known; did you mean region?"],
+            vec!["unknown parameter \"regoin\"; did you mean region?"],
         ),
         (
             vec![("objects", objects), ("region", "cn-north-4")],
@@ -273,7 +269,7 @@ async fn what_is_not_set_up_is_told_with_what_to_do() {
             vec!["HUAWEICLOUD_SDK_AK", "agency"],
         ),
     ] {
-        let status = refused(parameters.clone()).await;
+        let status = mount_error(parameters.clone()).await;
         assert_eq!(status.code(), code, "{parameters:?}: {status}");
         for text in texts {
             assert!(status.message().contains(text), "{text}: {status}");
@@ -282,24 +278,23 @@ async fn what_is_not_set_up_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn without_further_ado_the_nodes_agency_signs() {
+async fn without_configured_keys_the_nodes_agency_is_used() {
     let setup = Setup {
         env: Vec::new(),
         ..Setup::default()
     };
-    let world = World::with(setup).await;
-    world.create("a", "one").await;
-    world
-        .apply_for(
-            "app",
-            "- {objectName: a, objectType: csms, objectVersion: latest}",
-            &["a"],
-        )
-        .await;
-    let pod = world.pod("app", "1");
-    world.publish(&pod).await.unwrap();
+    let node = TestNode::with(setup).await;
+    node.create("a", "one").await;
+    node.apply_for(
+        "app",
+        "- {objectName: a, objectType: csms, objectVersion: latest}",
+        &["a"],
+    )
+    .await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "one");
-    let metrics = world.metrics().await;
+    let metrics = node.metrics().await;
     assert!(
         metrics.contains("dew_provider_credential_expiry_timestamp_seconds{source=\"agency\"}"),
         "{metrics}"

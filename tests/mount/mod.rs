@@ -1,4 +1,5 @@
-//! Mounts over a real socket: the driver asks the provider, the provider the cloud.
+//! Mounts over a real socket: the simulated driver calls the provider, which calls the emulated
+//! cloud.
 
 mod ages;
 mod authorize;

@@ -1,39 +1,41 @@
-//! New pods while the cloud is away: what the same identity fetched before stands in, and only then.
+//! New pods during an outage of the cloud: they get the last version that the same identity fetched,
+//! up to the stale limit and unless the cloud rejected it.
 
 use std::time::Duration;
 
 use serde_json::json;
 use tonic::Code;
 
-use super::super::support::logs::Logs;
-use super::super::support::still::hurry;
-use super::super::support::world::{INTERVAL, Setup, World, read};
+use crate::support::logs::Logs;
+use crate::support::paused_clock::drive;
+use crate::support::test_node::{INTERVAL, Setup, TestNode, read};
 
 const OBJECTS: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn world() -> World {
-    world_with(Setup::default()).await
+async fn node() -> TestNode {
+    node_with(Setup::default()).await
 }
 
-/// With a pod that has `a`, longer ago than a new one may be given.
-async fn world_with(setup: Setup) -> World {
-    let world = World::with(setup).await;
-    world.create("a", "the value").await;
-    world.apply_for("app", OBJECTS, &["a"]).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    world.pass(11 * SECOND).await;
-    world
+/// A node with a pod that mounted `a` so long ago that a new pod needs a confirmation.
+async fn node_with(setup: Setup) -> TestNode {
+    let node = TestNode::with(setup).await;
+    node.create("a", "the value").await;
+    node.apply_for("app", OBJECTS, &["a"]).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    node.pass(11 * SECOND).await;
+    node
 }
 
-async fn fail(world: &World, fault: serde_json::Value) {
-    world.clear_faults().await;
+/// Lets all reads of versions fail with `fault`.
+async fn fail(node: &TestNode, fault: serde_json::Value) {
+    node.clear_faults().await;
     let every_read = json!({"match": {"operation": "ShowSecretVersion"}, "fault": fault});
-    world.fault(every_read).await;
+    node.fault(every_read).await;
 }
 
 #[tokio::test]
-async fn a_new_pod_starts_with_what_was_fetched_before() {
+async fn a_new_pod_gets_the_cached_version_during_an_outage() {
     for fault in [
         json!({"status": 429}),
         json!({"status": 500}),
@@ -43,26 +45,26 @@ async fn a_new_pod_starts_with_what_was_fetched_before() {
         json!({"delay_ms": 60_000}),
         json!({"status": 429, "retry_after": 3600}),
     ] {
-        let world = world().await;
+        let node = node().await;
         let logs = Logs::capture();
-        fail(&world, fault.clone()).await;
-        let pod = world.pod("app", "2");
-        let begun = tokio::time::Instant::now();
-        world.publish(&pod).await.unwrap();
+        fail(&node, fault.clone()).await;
+        let pod = node.pod("app", "2");
+        let start = tokio::time::Instant::now();
+        node.publish(&pod).await.unwrap();
         assert!(
-            begun.elapsed() < 11 * SECOND,
+            start.elapsed() < 11 * SECOND,
             "{fault}: {:?}",
-            begun.elapsed()
+            start.elapsed()
         );
         assert_eq!(read(&pod, "a"), "the value", "{fault}");
-        // The next one need not wait: the outage is known.
-        let calls = world.calls("ShowSecretVersion").await;
-        world.publish(&world.pod("app", "3")).await.unwrap();
-        assert_eq!(world.calls("ShowSecretVersion").await, calls, "{fault}");
+        // The next pod does not wait, because the outage is known.
+        let calls = node.calls("ShowSecretVersion").await;
+        node.publish(&node.pod("app", "3")).await.unwrap();
+        assert_eq!(node.calls("ShowSecretVersion").await, calls, "{fault}");
         let log = logs.text();
         let line = log
             .lines()
-            .find(|line| line.contains("served what was fetched before the outage"));
+            .find(|line| line.contains("served the cached version during an outage"));
         let line = line.unwrap_or_else(|| panic!("{fault}: {log}"));
         assert!(
             line.contains("WARN")
@@ -70,7 +72,7 @@ async fn a_new_pod_starts_with_what_was_fetched_before() {
                 && line.contains("version=\"v1\""),
             "{line}"
         );
-        let metrics = world.metrics().await;
+        let metrics = node.metrics().await;
         assert!(
             metrics.contains("dew_provider_store_requests_total{result=\"stale\"} 2"),
             "{metrics}"
@@ -79,17 +81,17 @@ async fn a_new_pod_starts_with_what_was_fetched_before() {
 }
 
 #[tokio::test]
-async fn the_pod_is_told_by_an_event() {
-    let world = world().await;
-    fail(&world, json!({"status": 502})).await;
-    world.publish(&world.pod("app", "2")).await.unwrap();
-    hurry(async {
-        while world.api.events().is_empty() {
+async fn an_event_reports_that_the_version_is_not_confirmed() {
+    let node = node().await;
+    fail(&node, json!({"status": 502})).await;
+    node.publish(&node.pod("app", "2")).await.unwrap();
+    drive(async {
+        while node.api.events().is_empty() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let event = &world.api.events()[0];
+    let event = &node.api.events()[0];
     assert_eq!(
         (&event["reason"], &event["type"]),
         (&json!("SecretNotConfirmed"), &json!("Warning"))
@@ -98,31 +100,31 @@ async fn the_pod_is_told_by_an_event() {
     assert_eq!(event["regarding"]["uid"], "2");
     let note = event["note"].as_str().unwrap();
     assert!(
-        note.contains("\"a\" v1") && note.contains("CSMS could not be asked"),
+        note.contains("\"a\" v1") && note.contains("CSMS is unreachable"),
         "{note}"
     );
     assert!(!note.contains("the value"));
 }
 
 #[tokio::test]
-async fn mounted_pods_keep_what_they_have_and_follow_when_it_is_over() {
-    let world = world().await;
-    let pod = world.pod("app", "1");
-    fail(&world, json!({"status": 502})).await;
-    world.put("a", "new", &[]).await;
+async fn mounted_pods_keep_their_files_and_are_updated_after_the_outage() {
+    let node = node().await;
+    let pod = node.pod("app", "1");
+    fail(&node, json!({"status": 502})).await;
+    node.put("a", "new", &[]).await;
     for _ in 0..5 {
-        world.pass(INTERVAL).await;
-        world.publish(&pod).await.unwrap();
+        node.pass(INTERVAL).await;
+        node.publish(&pod).await.unwrap();
         assert_eq!(read(&pod, "a"), "the value");
     }
-    world.clear_faults().await;
-    world.pass(11 * SECOND).await;
-    world.publish(&pod).await.unwrap();
+    node.clear_faults().await;
+    node.pass(11 * SECOND).await;
+    node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "new");
 }
 
 #[tokio::test]
-async fn a_no_is_never_bridged() {
+async fn a_rejected_secret_is_never_served_from_the_cache() {
     for (status, code) in [
         (403, "CSMS.0302"),
         (404, "CSMS.0106"),
@@ -131,62 +133,62 @@ async fn a_no_is_never_bridged() {
         (400, "CSMS.0401"),
         (401, "APIG.0301"),
     ] {
-        let world = world().await;
-        fail(&world, json!({"status": status, "code": code})).await;
-        let refused = world.publish(&world.pod("app", "2")).await.expect_err(code);
-        assert!(refused.message().contains(code), "{refused}");
-        // Nor when the cloud goes away after its no.
-        fail(&world, json!({"status": 502})).await;
+        let node = node().await;
+        fail(&node, json!({"status": status, "code": code})).await;
+        let error = node.publish(&node.pod("app", "2")).await.expect_err(code);
+        assert!(error.message().contains(code), "{error}");
+        // An outage after the rejection changes nothing.
+        fail(&node, json!({"status": 502})).await;
         for _ in 0..2 {
-            let refused = world.publish(&world.pod("app", "2")).await;
-            let refused = refused.expect_err("away");
-            assert_eq!(refused.code(), Code::Internal, "{code}: {refused}");
+            let result = node.publish(&node.pod("app", "2")).await;
+            let error = result.expect_err("outage");
+            assert_eq!(error.code(), Code::Internal, "{code}: {error}");
         }
-        // Until it says yes again.
-        world.clear_faults().await;
-        world.publish(&world.pod("app", "2")).await.unwrap();
-        world.pass(11 * SECOND).await;
-        fail(&world, json!({"status": 502})).await;
-        world.publish(&world.pod("app", "3")).await.unwrap();
+        // A successful fetch ends the rejection.
+        node.clear_faults().await;
+        node.publish(&node.pod("app", "2")).await.unwrap();
+        node.pass(11 * SECOND).await;
+        fail(&node, json!({"status": 502})).await;
+        node.publish(&node.pod("app", "3")).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn neither_another_identity_nor_an_unlisted_pod_gets_it() {
-    let world = world().await;
-    fail(&world, json!({"status": 502})).await;
-    let mut pod = world.pod("app", "2");
+async fn other_identities_and_unlisted_pods_get_no_cached_version() {
+    let node = node().await;
+    fail(&node, json!({"status": 502})).await;
+    let mut pod = node.pod("app", "2");
     let keys = [("accessKey", "other"), ("secretKey", "other")];
     pod.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-    assert!(world.publish(&pod).await.is_err());
-    world.apply_for("app", OBJECTS, &[]).await;
-    world.pass(11 * SECOND).await;
-    let refused = world
-        .publish(&world.pod("app", "3"))
+    assert!(node.publish(&pod).await.is_err());
+    node.apply_for("app", OBJECTS, &[]).await;
+    node.pass(11 * SECOND).await;
+    let error = node
+        .publish(&node.pod("app", "3"))
         .await
         .expect_err("unlisted");
-    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(error.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
-async fn it_ends_with_the_limit() {
+async fn cached_versions_are_served_up_to_the_stale_limit() {
     let limit = Duration::from_secs(3600);
-    let world = world_with(Setup {
+    let node = node_with(Setup {
         stale_limit: limit,
         ..Setup::default()
     })
     .await;
-    fail(&world, json!({"status": 502})).await;
-    world.pass(limit - 30 * SECOND).await;
-    world.publish(&world.pod("app", "2")).await.unwrap();
-    world.pass(60 * SECOND).await;
-    let refused = world
-        .publish(&world.pod("app", "3"))
+    fail(&node, json!({"status": 502})).await;
+    node.pass(limit - 30 * SECOND).await;
+    node.publish(&node.pod("app", "2")).await.unwrap();
+    node.pass(60 * SECOND).await;
+    let error = node
+        .publish(&node.pod("app", "3"))
         .await
         .expect_err("too old");
-    assert_eq!(refused.code(), Code::Internal);
-    drop(world);
-    let never = world_with(Setup {
+    assert_eq!(error.code(), Code::Internal);
+    drop(node);
+    let never = node_with(Setup {
         stale_limit: Duration::ZERO,
         ..Setup::default()
     })

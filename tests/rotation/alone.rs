@@ -1,21 +1,21 @@
-//! Nodes that ask for themselves: without a leader, for pods with keys of their own, and what an
-//! outage of the cloud does to all of them.
+//! Rotation without a leader, for pods with their own keys, during outages of the cloud, and for
+//! secrets that are deleted or no longer mounted.
 
-use dew_provider::emulator::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
+use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_SECRET_KEY};
 use serde_json::json;
 
-use super::super::support::api_server::{LEASES, RECORDS, REVISIONS};
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
-use super::super::support::logs::Logs;
+use crate::support::api_server::{LEASES, RECORDS, REVISIONS};
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+use crate::support::logs::Logs;
 
 const LATEST: &str = "objectVersion: latest";
 
 #[tokio::test]
-async fn a_pod_with_keys_of_its_own_is_followed_under_them() {
+async fn a_pod_with_its_own_keys_receives_new_versions() {
     let cluster = Cluster::with(Setup {
         nodes: 2,
         env: Vec::new(),
-        emulator: dew_provider::emulator::Config {
+        emulator: dew_provider::sim::huawei::Config {
             agency: false,
             ..Default::default()
         },
@@ -47,7 +47,7 @@ async fn a_pod_with_keys_of_its_own_is_followed_under_them() {
 }
 
 #[tokio::test]
-async fn without_a_leader_each_node_asks_for_itself() {
+async fn without_a_leader_each_node_polls_on_its_own() {
     let cluster = Cluster::of(3).await;
     cluster
         .api
@@ -59,7 +59,7 @@ async fn without_a_leader_each_node_asks_for_itself() {
     for node in 0..3 {
         pods.push(cluster.pod(node, "app", &node.to_string()).await);
     }
-    // The first one may have led for a moment.
+    // The first node may have led for a moment.
     cluster.live(3 * INTERVAL).await;
     cluster.clear_calls().await;
     cluster.put("a", "two", &[]).await;
@@ -74,7 +74,7 @@ async fn without_a_leader_each_node_asks_for_itself() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_cloud_is_the_leaders_alone() {
+async fn only_the_leader_polls_during_a_cloud_outage() {
     let cluster = Cluster::of(3).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
@@ -96,7 +96,7 @@ async fn an_outage_of_the_cloud_is_the_leaders_alone() {
     assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
     let revision = cluster.revision("a").unwrap();
     assert_eq!(revision["status"]["conditions"][0]["reason"], "Server");
-    // A new pod starts all the same.
+    // A new pod still starts.
     let new = cluster.pod(1, "app", "new").await;
     assert_eq!(read(&new, "a"), "one");
     cluster.clear_faults().await;
@@ -110,66 +110,67 @@ async fn an_outage_of_the_cloud_is_the_leaders_alone() {
 }
 
 #[tokio::test]
-async fn an_optional_secret_that_is_made_later_arrives() {
+async fn an_optional_secret_arrives_once_it_is_created() {
     let cluster = Cluster::of(2).await;
     let objects = format!("- {{objectName: a, objectType: csms, {LATEST}, optional: true}}");
     cluster.apply("app", &[("objects", &objects)], &["a"]);
     let pod = cluster.pod(0, "app", "1").await;
     cluster.live(2 * INTERVAL).await;
-    cluster.create("a", "made").await;
+    cluster.create("a", "created").await;
     cluster
-        .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "made")
+        .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "created")
         .await;
 }
 
-/// Neither the value nor a pod's keys are in what is logged, told or written.
+/// Neither values nor a pod's keys appear in logs, Events, SecretRevisions, the Lease or the driver's
+/// records.
 #[tokio::test]
-async fn nothing_secret_is_seen_on_the_way() {
+async fn rotation_never_reveals_values_or_keys() {
     const CANARY: &str = "CANARY-77aa21";
     let logs = Logs::capture();
     let cluster = Cluster::of(2).await;
     cluster.create("a", format!("{CANARY} one")).await;
     cluster.apply_one("app", "a", LATEST);
-    let mut own = cluster.scheduled(0, "app", "1");
+    let mut with_keys = cluster.scheduled(0, "app", "1");
     let keys = [
         ("accessKey", DEMO_ACCESS_KEY),
         ("secretKey", DEMO_SECRET_KEY),
     ];
-    own.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-    cluster.put_pod(0, &own, json!({}));
-    cluster.publish(0, &own).await.unwrap();
+    with_keys.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    cluster.put_pod(0, &with_keys, json!({}));
+    cluster.publish(0, &with_keys).await.unwrap();
     let other = cluster.pod(1, "app", "2").await;
     cluster.live(INTERVAL).await;
     let two = format!("{CANARY} two");
     cluster.put("a", two.as_str(), &[]).await;
-    let both = || read(&own, "a") == two && read(&other, "a") == two;
-    cluster.until(INTERVAL + 8 * SECOND, both).await;
+    let is_delivered = || read(&with_keys, "a") == two && read(&other, "a") == two;
+    cluster.until(INTERVAL + 8 * SECOND, is_delivered).await;
     cluster.apply_one("app", "missing", LATEST);
     cluster.live(2 * SECOND).await;
     cluster.delete("a").await;
     cluster.live(3 * INTERVAL).await;
-    let mut seen = String::new();
+    let mut written = String::new();
     for resource in [REVISIONS, LEASES, RECORDS, "events.events.k8s.io"] {
         let all = cluster.api.0.list(resource);
         assert!(!all.is_empty(), "{resource}");
-        seen += &format!("{all:?}");
+        written += &format!("{all:?}");
     }
     let logs = logs.text();
     assert!(logs.contains("nudged") && logs.contains("rotated"));
-    for text in [&logs, &seen] {
+    for text in [&logs, &written] {
         for secret in [CANARY, DEMO_SECRET_KEY] {
             if let Some(at) = text.find(secret) {
                 let around = &text[text.floor_char_boundary(at.saturating_sub(200))..at];
-                panic!("{secret} is there after {around:?}");
+                panic!("{secret} appears after {around:?}");
             }
         }
     }
 }
 
-/// What the leader confirms counts as confirmed: a secret that was quiet for longer than the limit
-/// still starts pods in an outage.
+/// In an outage, pods start with a value that was fetched longer ago than the limit if the leader
+/// confirmed it since.
 #[tokio::test]
-async fn a_quiet_secret_stands_in_for_as_long_as_it_was_confirmed() {
+async fn the_stale_limit_counts_from_the_leaders_last_confirmation() {
     let cluster = Cluster::with(Setup {
         nodes: 2,
         stale_limit: 600 * SECOND,
@@ -187,26 +188,26 @@ async fn a_quiet_secret_stands_in_for_as_long_as_it_was_confirmed() {
         (read(&pod, "a"), read(&new, "a")),
         ("one".into(), "one".into())
     );
-    // The limit counts from the last confirmation.
+    // The limit has passed since the last confirmation.
     cluster.live(800 * SECOND).await;
     let late = cluster.scheduled(0, "app", "3");
     assert!(cluster.publish(0, &late).await.is_err());
 }
 
-/// The "no" that the leader got is remembered by the nodes, whatever comes after it.
+/// Nodes remember a rejection that the leader received, even if an outage follows.
 #[tokio::test]
-async fn what_the_leader_was_refused_does_not_stand_in() {
-    for gone in [true, false] {
+async fn a_rejected_poll_of_the_leader_stops_stale_serving() {
+    for is_deleted in [true, false] {
         let cluster = Cluster::of(2).await;
         cluster.create("a", "one").await;
         cluster.apply_one("app", "a", LATEST);
         let pod = cluster.pod(0, "app", "1").await;
         cluster.live(2 * INTERVAL).await;
-        if gone {
+        if is_deleted {
             cluster.delete("a").await;
         } else {
-            let refusal = json!({"status": 403, "code": "CSMS.0109"});
-            cluster.fault(json!({"fault": refusal})).await;
+            let rejection = json!({"status": 403, "code": "CSMS.0109"});
+            cluster.fault(json!({"fault": rejection})).await;
         }
         cluster.live(2 * INTERVAL).await;
         assert_eq!(
@@ -217,14 +218,16 @@ async fn what_the_leader_was_refused_does_not_stand_in() {
         cluster.fault(json!({"fault": {"status": 502}})).await;
         cluster.live(20 * SECOND).await;
         let new = cluster.scheduled(0, "app", "2");
-        assert!(cluster.publish(0, &new).await.is_err(), "gone: {gone}");
+        assert!(
+            cluster.publish(0, &new).await.is_err(),
+            "deleted: {is_deleted}"
+        );
         assert_eq!(read(&pod, "a"), "one");
     }
 }
 
-/// An optional secret that is deleted goes from running pods.
 #[tokio::test]
-async fn an_optional_secret_that_is_deleted_goes() {
+async fn a_deleted_optional_secret_is_removed_from_running_pods() {
     let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.create("b", "of b").await;
@@ -242,7 +245,7 @@ async fn an_optional_secret_that_is_deleted_goes() {
     assert!(!pod.target_path.join("b").exists());
     assert_eq!(read(&pod, "a"), "one");
     assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
-    // Nothing goes on because of it, and it comes back.
+    // A recreated secret arrives again.
     cluster.live(INTERVAL).await;
     cluster.create("b", "again").await;
     cluster
@@ -250,9 +253,9 @@ async fn an_optional_secret_that_is_deleted_goes() {
         .await;
 }
 
-/// Pods that ended, whether or not anybody nudged them, are neither asked for nor told of.
+/// Secrets that only ended pods mounted are neither polled nor counted as unconfirmed.
 #[tokio::test]
-async fn what_ended_pods_had_is_not_asked_for() {
+async fn secrets_of_ended_pods_are_not_polled() {
     let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);

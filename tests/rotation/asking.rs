@@ -1,16 +1,16 @@
-//! What the leader asks, how often, and in which way.
+//! What the leader polls, how often, and with which operation.
 
 use std::time::Duration;
 
-use dew_provider::emulator::{Account, Config, LatestMeans, Rights};
+use dew_provider::sim::huawei::{Account, Config, LatestMeans, Rights};
 use serde_json::json;
 
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
 
 const LATEST: &str = "objectVersion: latest";
 
 #[tokio::test]
-async fn both_meanings_of_latest_are_followed() {
+async fn both_meanings_of_latest_are_supported() {
     for latest in [LatestMeans::Newest, LatestMeans::Syscurrent] {
         let cluster = Cluster::with(Setup {
             nodes: 1,
@@ -25,7 +25,7 @@ async fn both_meanings_of_latest_are_followed() {
         cluster.apply_one("app", "a", LATEST);
         let pod = cluster.pod(0, "app", "1").await;
         cluster.live(INTERVAL).await;
-        // A version without SYSCURRENT, which then moves to it.
+        // A version without SYSCURRENT, to which the stage then moves.
         cluster.put("a", "two", &["blue"]).await;
         cluster.live(2 * INTERVAL).await;
         let newest = matches!(latest, LatestMeans::Newest);
@@ -48,7 +48,7 @@ async fn both_meanings_of_latest_are_followed() {
 }
 
 #[tokio::test]
-async fn stages_and_latest_of_a_secret_are_one_question() {
+async fn stages_and_latest_of_a_secret_share_one_poll() {
     let cluster = Cluster::of(1).await;
     cluster.create("a", "one").await;
     cluster.put("a", "two", &[]).await;
@@ -71,8 +71,9 @@ async fn stages_and_latest_of_a_secret_are_one_question() {
     assert_eq!(cluster.calls("ListSecretVersions").await, 2);
 }
 
-/// The emulator with an account that may not list; `hidden` operations are refused, too.
-async fn without_list(hidden: &[&str]) -> Cluster {
+/// A cluster whose account has no permission to list versions. The `denied` operations are rejected
+/// too.
+async fn without_list_permission(denied: &[&str]) -> Cluster {
     let mut account = Account::demo();
     account.rights = Rights {
         list: false,
@@ -90,27 +91,27 @@ async fn without_list(hidden: &[&str]) -> Cluster {
             ("HUAWEICLOUD_SDK_AK", "READER".into()),
             (
                 "HUAWEICLOUD_SDK_SK",
-                dew_provider::emulator::DEMO_SECRET_KEY.into(),
+                dew_provider::sim::huawei::DEMO_SECRET_KEY.into(),
             ),
         ],
         ..Setup::default()
     })
     .await;
-    for operation in hidden {
-        let denied = json!({"status": 403, "code": "CSMS.0302"});
-        let rule = json!({"match": {"operation": operation}, "fault": denied});
+    for operation in denied {
+        let rejection = json!({"status": 403, "code": "CSMS.0302"});
+        let rule = json!({"match": {"operation": operation}, "fault": rejection});
         cluster.fault(rule).await;
     }
     cluster
 }
 
 #[tokio::test]
-async fn without_the_right_to_list_the_stage_is_asked_for_and_then_the_value() {
-    for (hidden, operation) in [
+async fn without_list_permission_the_leader_polls_the_stage_or_else_the_value() {
+    for (denied, operation) in [
         (&[][..], "ShowSecretStage"),
         (&["ShowSecretStage"], "ShowSecretVersion"),
     ] {
-        let cluster = without_list(hidden).await;
+        let cluster = without_list_permission(denied).await;
         cluster.create("a", "one").await;
         cluster.apply_one("app", "a", LATEST);
         let pod = cluster.pod(0, "app", "1").await;
@@ -120,7 +121,7 @@ async fn without_the_right_to_list_the_stage_is_asked_for_and_then_the_value() {
         cluster
             .until(INTERVAL + 6 * SECOND, || read(&pod, "a") == "two")
             .await;
-        // What is not allowed is not asked for at each interval.
+        // A denied operation is not retried in each interval.
         cluster.live(5 * INTERVAL).await;
         assert_eq!(cluster.calls("ListSecretVersions").await, 0, "{operation}");
         assert!(cluster.calls(operation).await >= 5, "{operation}");
@@ -129,7 +130,7 @@ async fn without_the_right_to_list_the_stage_is_asked_for_and_then_the_value() {
 }
 
 #[tokio::test]
-async fn a_class_may_have_an_interval_of_its_own() {
+async fn a_class_can_set_its_own_interval() {
     let cluster = Cluster::with(Setup {
         nodes: 2,
         interval: Duration::from_secs(600),
@@ -158,19 +159,19 @@ async fn a_class_may_have_an_interval_of_its_own() {
     cluster
         .until(610 * SECOND - took, || read(&slow, "slow") == "two")
         .await;
-    // A pod cannot have it faster than its class says.
+    // A pod cannot override the interval of its class.
     let mut pod = cluster.scheduled(0, "slow", "3");
     pod.attributes
         .insert("rotationPollInterval".into(), "1m".into());
-    let refused = cluster.publish(0, &pod).await.expect_err("an override");
+    let error = cluster.publish(0, &pod).await.expect_err("an override");
     assert!(
-        refused.message().contains("rotationPollInterval differs"),
-        "{refused}"
+        error.message().contains("rotationPollInterval differs"),
+        "{error}"
     );
 }
 
 #[tokio::test]
-async fn questions_keep_to_the_limit_and_are_spread_over_the_interval() {
+async fn polls_keep_to_the_rate_limit_and_are_spread_over_the_interval() {
     let cluster = Cluster::of(1).await;
     let names: Vec<String> = (0..60).map(|i| format!("s{i}")).collect();
     let mut objects = String::new();
@@ -182,16 +183,19 @@ async fn questions_keep_to_the_limit_and_are_spread_over_the_interval() {
     cluster.apply("app", &[("objects", &objects)], &allowed);
     cluster.pod(0, "app", "1").await;
     cluster.live(4 * INTERVAL).await;
-    let (mut most, mut all) = (0, 0);
+    let (mut most, mut total) = (0, 0);
     for _ in 0..12 {
         cluster.clear_calls().await;
         cluster.live(5 * SECOND).await;
         let calls = cluster.calls("ListSecretVersions").await;
         most = most.max(calls);
-        all += calls;
+        total += calls;
     }
-    assert_eq!(all, 60, "each once");
-    assert!(most <= 15, "{most} of 60 in 5 s of 60");
+    assert_eq!(total, 60, "each secret once");
+    assert!(
+        most <= 15,
+        "{most} of 60 polls within 5 s of an interval of 60 s"
+    );
     assert_eq!(
         cluster
             .metric(0, "dew_provider_rotation_planned_secrets")
@@ -207,7 +211,7 @@ async fn questions_keep_to_the_limit_and_are_spread_over_the_interval() {
 }
 
 #[tokio::test]
-async fn what_is_pinned_or_not_mounted_is_not_asked_for() {
+async fn pinned_and_unmounted_secrets_are_not_polled() {
     let cluster = Cluster::of(1).await;
     cluster.create("a", "one").await;
     cluster.create("b", "one").await;
@@ -220,7 +224,7 @@ async fn what_is_pinned_or_not_mounted_is_not_asked_for() {
         assert_eq!(cluster.calls(operation).await, 0, "{operation}");
     }
     assert!(cluster.revision("a").is_none());
-    // What nobody mounts any more is forgotten.
+    // The SecretRevision is deleted once no pod mounts the secret.
     let pod = cluster.pod(0, "unused", "2").await;
     cluster.live(5 * SECOND).await;
     assert!(cluster.revision("b").is_some());
@@ -230,7 +234,7 @@ async fn what_is_pinned_or_not_mounted_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_for_is_told_once() {
+async fn a_failing_poll_is_reported_once() {
     let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
@@ -256,9 +260,9 @@ async fn what_cannot_be_asked_for_is_told_once() {
     );
     assert_eq!(
         revision["status"]["version"], "v1",
-        "what is known of it stays"
+        "the last known version stays"
     );
-    // Written once; asked by the leader alone.
+    // The status is written once, and only the leader polls.
     let version = |r: &serde_json::Value| {
         r["metadata"]["resourceVersion"]
             .as_str()
@@ -269,8 +273,8 @@ async fn what_cannot_be_asked_for_is_told_once() {
     assert_eq!(version(&cluster.revision("a").unwrap()), version(&revision));
     assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
     assert!(pods.iter().all(|pod| read(pod, "a") == "one"));
-    let told = cluster.told("SecretRotationFailed");
-    assert_eq!(told.len(), 3, "the class and two pods: {told:?}");
+    let events = cluster.told("SecretRotationFailed");
+    assert_eq!(events.len(), 3, "the class and two pods: {events:?}");
     assert_eq!(
         cluster
             .metric(0, "dew_provider_rotation_failing_secrets")
@@ -283,11 +287,11 @@ async fn what_cannot_be_asked_for_is_told_once() {
             .await
             > 200.0
     );
-    // Made anew, it is v1 once more, and another one.
-    cluster.create("a", "anew").await;
+    // The recreated secret has another v1.
+    cluster.create("a", "recreated").await;
     cluster
         .until(INTERVAL + 6 * SECOND, || {
-            pods.iter().all(|pod| read(pod, "a") == "anew")
+            pods.iter().all(|pod| read(pod, "a") == "recreated")
         })
         .await;
     assert_eq!(

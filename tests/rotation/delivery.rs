@@ -1,18 +1,19 @@
-//! A change reaches every pod, and leaves nothing behind for pods that are gone.
+//! A new version reaches every running pod, and leaves nothing behind for pods that ended.
 
+use dew_provider::sim::csi_driver::PodVolume;
 use serde_json::json;
 
-use super::super::support::api_server::RECORDS;
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
+use crate::support::api_server::RECORDS;
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
 
 const LATEST: &str = "objectVersion: latest";
 
-async fn with_pods(cluster: &Cluster, each: usize) -> Vec<dew_provider::driver::PodVolume> {
+async fn mount_pods(cluster: &Cluster, per_node: usize) -> Vec<PodVolume> {
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", LATEST);
     let mut pods = Vec::new();
     for node in 0..cluster.nodes.len() {
-        for index in 0..each {
+        for index in 0..per_node {
             pods.push(cluster.pod(node, "app", &format!("{node}-{index}")).await);
         }
     }
@@ -20,10 +21,10 @@ async fn with_pods(cluster: &Cluster, each: usize) -> Vec<dew_provider::driver::
 }
 
 #[tokio::test]
-async fn a_new_version_is_in_every_pod_within_the_interval_and_the_spread() {
+async fn a_new_version_reaches_every_pod_within_the_interval_and_the_spread() {
     let cluster = Cluster::new().await;
-    let pods = with_pods(&cluster, 4).await;
-    // A fetch for each node, however many pods.
+    let pods = mount_pods(&cluster, 4).await;
+    // One fetch per node, however many pods.
     assert_eq!(cluster.calls("ShowSecretVersion").await, 3);
     cluster.live(2 * INTERVAL).await;
     cluster.clear_calls().await;
@@ -33,16 +34,16 @@ async fn a_new_version_is_in_every_pod_within_the_interval_and_the_spread() {
             pods.iter().all(|pod| read(pod, "a") == "two")
         })
         .await;
-    assert!(took > SECOND, "nobody looked in on it: {took:?}");
+    assert!(took > SECOND, "delivered before the next poll: {took:?}");
     cluster.live(2 * INTERVAL - took).await;
     assert_eq!(cluster.calls("ShowSecretVersion").await, 3);
-    // One question an interval for the cluster.
+    // One poll per interval for the cluster.
     assert_eq!(cluster.calls("ListSecretVersions").await, 2);
-    let told = cluster.told("SecretRotated");
-    assert_eq!(told.len(), 12, "{told:?}");
+    let events = cluster.told("SecretRotated");
+    assert_eq!(events.len(), 12, "{events:?}");
     assert!(
-        told.contains(&r#"app-0-0: "a" v1 → v2"#.to_owned()),
-        "{told:?}"
+        events.contains(&r#"app-0-0: "a" v1 → v2"#.to_owned()),
+        "{events:?}"
     );
     let records = cluster.api.0.list(RECORDS);
     assert!(records.iter().all(|record| {
@@ -76,14 +77,14 @@ async fn a_new_version_is_in_every_pod_within_the_interval_and_the_spread() {
 }
 
 #[tokio::test]
-async fn a_volume_that_the_driver_skips_is_called_for_again() {
+async fn a_volume_that_the_driver_skipped_is_nudged_again() {
     let cluster = Cluster::new().await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", "objectVersion: v1");
     let pod = cluster.pod(0, "app", "1").await;
     cluster.live(2 * SECOND).await;
     cluster.put("a", "two", &[]).await;
-    // Two edits within the second in which the driver leaves a changed volume alone.
+    // Two edits within the second in which the driver skips a volume that it just changed.
     cluster.apply_one("app", "a", "objectVersion: v2");
     cluster.until(SECOND, || read(&pod, "a") == "two").await;
     cluster.apply_one("app", "a", "objectVersion: v1");
@@ -93,39 +94,40 @@ async fn a_volume_that_the_driver_skips_is_called_for_again() {
 }
 
 #[tokio::test]
-async fn a_driver_that_never_takes_it_is_told_of_and_left_to_kubelet() {
+async fn a_volume_that_the_driver_never_updates_is_reported_and_left_to_kubelet() {
     let cluster = Cluster::with(Setup {
         driver_rotates: false,
         ..Setup::default()
     })
     .await;
-    let pods = with_pods(&cluster, 1).await;
+    let pods = mount_pods(&cluster, 1).await;
     cluster.put("a", "two", &[]).await;
     cluster.live(INTERVAL + 330 * SECOND).await;
     assert_eq!(read(&pods[0], "a"), "one");
-    let told = cluster.told("SecretRotationFailed");
-    assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told[0].contains("rotation on"), "{told:?}");
+    let events = cluster.told("SecretRotationFailed");
+    assert_eq!(events.len(), 3, "{events:?}");
+    assert!(
+        events[0].contains("Check that the driver's rotation is enabled"),
+        "{events:?}"
+    );
     let gave_up = "dew_provider_nudges_total{outcome=\"gave_up\"}";
     assert_eq!(cluster.metric(0, gave_up).await, 1.0);
-    let calls = cluster
-        .metric(0, "dew_provider_nudges_total{outcome=\"repeated\"}")
-        .await;
-    cluster.live(3 * INTERVAL).await;
     let repeated = "dew_provider_nudges_total{outcome=\"repeated\"}";
+    let before = cluster.metric(0, repeated).await;
+    cluster.live(3 * INTERVAL).await;
     assert_eq!(
         cluster.metric(0, repeated).await,
-        calls,
-        "it is left alone then"
+        before,
+        "an abandoned volume is not nudged"
     );
 }
 
 #[tokio::test]
-async fn a_pod_that_ended_meanwhile_leaves_nothing() {
+async fn a_pod_that_ended_during_delivery_leaves_no_volume() {
     let cluster = Cluster::new().await;
-    let pods = with_pods(&cluster, 2).await;
+    let pods = mount_pods(&cluster, 2).await;
     cluster.live(2 * INTERVAL).await;
-    // kubelet has taken the volume down, and the news of it is late.
+    // kubelet unmounted the volume, and the watch of pods is late.
     cluster.api.0.hold_watches_of("pods");
     let driver = &cluster.nodes[0].driver;
     driver.node_unpublish_volume(&pods[0].target_path).unwrap();
@@ -134,19 +136,19 @@ async fn a_pod_that_ended_meanwhile_leaves_nothing() {
         .until(INTERVAL + 6 * SECOND, || read(&pods[0], "a") == "two")
         .await;
     cluster.api.0.remove("pods", "default", &pods[0].pod);
-    // It ran when its object vanished, so its containers get some time.
+    // The pod was running when its object was deleted, so its containers get time to stop.
     cluster
         .until(75 * SECOND, || !pods[0].target_path.exists())
         .await;
-    // The other one, and those of other nodes, have theirs.
-    let all = || pods[1..].iter().all(|pod| read(pod, "a") == "two");
-    cluster.until(6 * SECOND, all).await;
+    // All other pods got the new version.
+    let is_delivered = || pods[1..].iter().all(|pod| read(pod, "a") == "two");
+    cluster.until(6 * SECOND, is_delivered).await;
 }
 
 #[tokio::test]
-async fn a_pod_that_ends_is_not_called_for() {
+async fn a_terminating_pod_is_not_nudged() {
     let cluster = Cluster::new().await;
-    let pods = with_pods(&cluster, 1).await;
+    let pods = mount_pods(&cluster, 1).await;
     cluster.live(2 * INTERVAL).await;
     cluster.put_pod(
         0,
@@ -162,9 +164,9 @@ async fn a_pod_that_ends_is_not_called_for() {
 }
 
 #[tokio::test]
-async fn events_of_a_change_are_bounded() {
+async fn events_about_one_change_are_limited() {
     let cluster = Cluster::of(1).await;
-    let pods = with_pods(&cluster, 60).await;
+    let pods = mount_pods(&cluster, 60).await;
     cluster.put("a", "two", &[]).await;
     cluster
         .until(2 * INTERVAL, || {
@@ -172,6 +174,6 @@ async fn events_of_a_change_are_bounded() {
         })
         .await;
     cluster.live(SECOND).await;
-    let told = cluster.told("SecretRotated").len();
-    assert!((8..=30).contains(&told), "{told}");
+    let count = cluster.told("SecretRotated").len();
+    assert!((8..=30).contains(&count), "{count}");
 }

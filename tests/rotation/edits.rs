@@ -1,12 +1,14 @@
-//! Edits of SecretProviderClasses reach pods that run.
+//! Edits of SecretProviderClasses reach running pods.
 
-use super::super::support::cluster::{Cluster, SECOND, read};
+use dew_provider::sim::csi_driver::PodVolume;
+
+use crate::support::cluster::{Cluster, SECOND, read};
 
 const BOTH: &str = "\
 - {objectName: a, objectType: csms, objectVersion: latest}
 - {objectName: b, objectType: csms, objectVersion: latest, objectAlias: two/b}";
 
-async fn one() -> (Cluster, dew_provider::driver::PodVolume) {
+async fn running_pod() -> (Cluster, PodVolume) {
     let cluster = Cluster::of(2).await;
     cluster.create("a", "one").await;
     cluster.put("a", "two", &[]).await;
@@ -18,8 +20,8 @@ async fn one() -> (Cluster, dew_provider::driver::PodVolume) {
 }
 
 #[tokio::test]
-async fn objects_are_added_pinned_and_removed_at_once() {
-    let (cluster, pod) = one().await;
+async fn added_pinned_and_removed_objects_reach_a_pod_within_a_second() {
+    let (cluster, pod) = running_pod().await;
     assert_eq!(read(&pod, "a"), "two");
     cluster.apply("app", &[("objects", BOTH)], &["a", "b"]);
     cluster
@@ -30,71 +32,75 @@ async fn objects_are_added_pinned_and_removed_at_once() {
     cluster.apply_one("app", "a", "objectVersion: v1");
     cluster.until(SECOND, || read(&pod, "a") == "one").await;
     assert!(!pod.target_path.join("two").exists());
-    let told = cluster.told("SecretRotated");
+    let events = cluster.told("SecretRotated");
     assert!(
-        told.contains(&r#"app-1: "a" v2 → v1"#.to_owned()),
-        "{told:?}"
+        events.contains(&r#"app-1: "a" v2 → v1"#.to_owned()),
+        "{events:?}"
     );
 }
 
 #[tokio::test]
-async fn a_wrong_edit_leaves_the_files_is_told_and_heals() {
-    let (cluster, pod) = one().await;
-    let wrong = "- {objectName: a, objectType: csms, objectVersion: newest}";
-    cluster.apply("app", &[("objects", wrong)], &["a"]);
+async fn an_invalid_edit_is_reported_and_keeps_the_files_until_it_is_fixed() {
+    let (cluster, pod) = running_pod().await;
+    let invalid = "- {objectName: a, objectType: csms, objectVersion: newest}";
+    cluster.apply("app", &[("objects", invalid)], &["a"]);
     cluster.live(2 * SECOND).await;
     assert_eq!(read(&pod, "a"), "two");
-    let told = cluster.told("SecretRotationFailed");
-    let of = |name: &str| {
-        told.iter()
-            .find(|told| told.starts_with(name))
-            .unwrap_or_else(|| panic!("{told:?}"))
+    let events = cluster.told("SecretRotationFailed");
+    let about = |name: &str| {
+        events
+            .iter()
+            .find(|event| event.starts_with(name))
+            .unwrap_or_else(|| panic!("{events:?}"))
     };
     for name in ["app: ", "app-1: "] {
-        assert!(of(name).contains("objectVersion"), "{told:?}");
+        assert!(about(name).contains("objectVersion"), "{events:?}");
     }
-    assert!(of("app-1: ").contains("keeps its files"), "{told:?}");
-    // Neither the driver nor the pod is troubled again and again.
+    assert!(about("app-1: ").contains("keeps its files"), "{events:?}");
+    // The driver is not called again, and no further Event is sent.
     let failed = "dew_provider_nudges_total{outcome=\"failed\"}";
     let before = cluster.metric(0, failed).await;
     cluster.live(60 * SECOND).await;
     assert_eq!(cluster.metric(0, failed).await, before);
-    assert_eq!(cluster.told("SecretRotationFailed").len(), told.len());
+    assert_eq!(cluster.told("SecretRotationFailed").len(), events.len());
     cluster.apply_one("app", "a", "objectVersion: v1");
     cluster.until(SECOND, || read(&pod, "a") == "one").await;
 }
 
 #[tokio::test]
-async fn an_edit_to_what_is_missing_or_not_allowed_is_told_and_heals() {
-    let (cluster, pod) = one().await;
+async fn an_edit_to_a_missing_or_forbidden_secret_is_reported_and_can_be_fixed() {
+    let (cluster, pod) = running_pod().await;
     cluster.apply_one("app", "c", "objectVersion: latest");
     cluster.live(2 * SECOND).await;
-    let told = cluster.told("SecretRotationFailed");
+    let events = cluster.told("SecretRotationFailed");
     assert!(
-        told.iter()
-            .any(|t| t.starts_with("app-1: ") && t.contains("CSMS.0106")),
-        "{told:?}"
+        events
+            .iter()
+            .any(|event| event.starts_with("app-1: ") && event.contains("CSMS.0106")),
+        "{events:?}"
     );
     assert_eq!(read(&pod, "a"), "two");
     let objects = "- {objectName: b, objectType: csms, objectVersion: latest}";
     cluster.apply("app", &[("objects", objects)], &["a"]);
     cluster.live(2 * SECOND).await;
-    let told = cluster.told("SecretRotationFailed");
+    let events = cluster.told("SecretRotationFailed");
     assert!(
-        told.iter().any(|t| t.contains("does not list \"b\"")),
-        "{told:?}"
+        events
+            .iter()
+            .any(|event| event.contains("does not list \"b\"")),
+        "{events:?}"
     );
     assert_eq!(read(&pod, "a"), "two");
     cluster.apply("app", &[("objects", objects)], &["b"]);
-    // kubelet's next look, or the next edit.
+    // kubelet's next call, or the next edit, updates the volume.
     cluster.publish(0, &pod).await.unwrap();
     assert_eq!(read(&pod, "b"), "of b");
 }
 
 #[tokio::test]
-async fn an_edit_that_the_driver_sees_late_is_followed() {
-    let (cluster, pod) = one().await;
-    // The region counts only as the class has it now: the first call comes with the old one.
+async fn an_edit_that_the_driver_observes_late_reaches_the_pod() {
+    let (cluster, pod) = running_pod().await;
+    // The region must be that of the current class, and the first call still has the old one.
     let objects = "- {objectName: a, objectType: csms, objectVersion: v1}";
     cluster.apply(
         "app",
@@ -105,8 +111,8 @@ async fn an_edit_that_the_driver_sees_late_is_followed() {
 }
 
 #[tokio::test]
-async fn a_wrong_class_that_nobody_mounts_is_told_too() {
-    let (cluster, _pod) = one().await;
+async fn an_invalid_class_that_no_pod_mounts_is_reported() {
+    let (cluster, _pod) = running_pod().await;
     cluster.apply("other", &[("objects", "- {objectName: a}")], &[]);
     cluster.apply(
         "interval",
@@ -114,15 +120,17 @@ async fn a_wrong_class_that_nobody_mounts_is_told_too() {
         &[],
     );
     cluster.live(2 * SECOND).await;
-    let told = cluster.told("SecretRotationFailed");
+    let events = cluster.told("SecretRotationFailed");
     assert!(
-        told.iter()
-            .any(|t| t.starts_with("other: ") && t.contains("objectType")),
-        "{told:?}"
+        events
+            .iter()
+            .any(|event| event.starts_with("other: ") && event.contains("objectType")),
+        "{events:?}"
     );
     assert!(
-        told.iter()
-            .any(|t| t.starts_with("interval: ") && t.contains("from 1m")),
-        "{told:?}"
+        events
+            .iter()
+            .any(|event| event.starts_with("interval: ") && event.contains("from 1m")),
+        "{events:?}"
     );
 }

@@ -1,11 +1,13 @@
-//! Leaders that end, are cut off, or are robbed of the Lease.
+//! Leaders that stop, crash, lose the Lease, or are cut off from the API server or the cloud.
 
+use dew_provider::sim::csi_driver::PodVolume;
 use serde_json::json;
 
-use super::super::support::api_server::{LEASES, REVISIONS};
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, read};
+use crate::support::api_server::{LEASES, REVISIONS};
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, read};
 
-async fn cluster(nodes: usize) -> (Cluster, Vec<dew_provider::driver::PodVolume>) {
+/// A cluster with a pod on each node, after two intervals.
+async fn cluster(nodes: usize) -> (Cluster, Vec<PodVolume>) {
     let cluster = Cluster::of(nodes).await;
     cluster.create("a", "one").await;
     cluster.apply_one("app", "a", "objectVersion: latest");
@@ -17,10 +19,12 @@ async fn cluster(nodes: usize) -> (Cluster, Vec<dew_provider::driver::PodVolume>
     (cluster, pods)
 }
 
+/// The index of the leader's node.
 fn index(leader: &str) -> usize {
     leader.strip_prefix("node-").unwrap().parse().unwrap()
 }
 
+/// The number of nodes that report to be the leader.
 async fn leaders(cluster: &Cluster) -> usize {
     let mut count = 0.0;
     for node in 0..cluster.nodes.len() {
@@ -30,14 +34,14 @@ async fn leaders(cluster: &Cluster) -> usize {
 }
 
 #[tokio::test]
-async fn there_is_one_leader_and_its_successor_follows_at_once() {
+async fn there_is_one_leader_and_a_stopped_one_is_replaced_at_once() {
     let (mut cluster, pods) = cluster(3).await;
     assert_eq!(leaders(&cluster).await, 1);
     let first = cluster.leader();
     cluster.restart(index(&first)).await;
     cluster.live(10 * SECOND).await;
     assert_eq!(leaders(&cluster).await, 1);
-    // A provider that starts anew learns of its volumes when kubelet looks after them.
+    // A restarted provider learns about a volume from kubelet's next call.
     let first = index(&first);
     cluster.publish(first, &pods[first]).await.unwrap();
     cluster.put("a", "two", &[]).await;
@@ -49,7 +53,7 @@ async fn there_is_one_leader_and_its_successor_follows_at_once() {
 }
 
 #[tokio::test]
-async fn a_stolen_lease_stops_the_asking_at_the_next_renewal() {
+async fn a_leader_that_lost_the_lease_stops_polling_at_its_next_renewal() {
     let (cluster, _pods) = cluster(2).await;
     let mut lease = cluster.api.0.list(LEASES).remove(0);
     lease["spec"]["holderIdentity"] = json!("node-9_thief");
@@ -67,15 +71,15 @@ async fn a_stolen_lease_stops_the_asking_at_the_next_renewal() {
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_renew_stops_before_others_may_lead() {
+async fn a_leader_that_cannot_renew_steps_down_before_the_lease_expires() {
     let (cluster, pods) = cluster(2).await;
     cluster.api.set_broken(Some(500));
     cluster.live(35 * SECOND).await;
     assert_eq!(leaders(&cluster).await, 0);
-    // The API server is away for long: each node asks for itself.
+    // In a long outage of the API server, each node polls on its own.
     cluster.put("a", "two", &[]).await;
     cluster.live(3 * INTERVAL).await;
-    // kubelet has none of it either, but the driver has its cache: here the API server is back.
+    // Delivery is checked once the API server is back.
     cluster.api.set_broken(None);
     cluster.live(INTERVAL).await;
     assert_eq!(leaders(&cluster).await, 1);
@@ -83,27 +87,26 @@ async fn a_leader_that_cannot_renew_stops_before_others_may_lead() {
 }
 
 #[tokio::test]
-async fn a_leader_that_vanished_is_replaced_within_two_intervals() {
+async fn a_crashed_leader_is_replaced_within_two_intervals() {
     let (mut cluster, pods) = cluster(3).await;
     let first = index(&cluster.leader());
-    // Its Lease stays as it was: nobody gave it back.
-    let left = cluster.api.0.list(LEASES).remove(0);
-    let gone = cluster.nodes.remove(first);
-    drop(gone);
+    // A crash does not release the Lease.
+    let lease = cluster.api.0.list(LEASES).remove(0);
+    drop(cluster.nodes.remove(first));
     cluster.live(SECOND).await;
-    cluster.api.0.put(LEASES, left);
+    cluster.api.0.put(LEASES, lease);
     cluster.put("a", "two", &[]).await;
-    let mut rest = pods.clone();
-    rest.remove(first);
+    let mut others = pods.clone();
+    others.remove(first);
     cluster
         .until(2 * INTERVAL, || {
-            rest.iter().all(|pod| read(pod, "a") == "two")
+            others.iter().all(|pod| read(pod, "a") == "two")
         })
         .await;
 }
 
 #[tokio::test]
-async fn watches_that_end_are_taken_up_again() {
+async fn ended_watches_are_restarted() {
     let (cluster, pods) = cluster(2).await;
     for value in ["two", "three"] {
         cluster.api.0.end_watches();
@@ -117,10 +120,10 @@ async fn watches_that_end_are_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_reach_the_cloud_lets_another_one_lead() {
+async fn a_leader_that_cannot_reach_the_cloud_is_replaced() {
     let (cluster, pods) = cluster(2).await;
     let first = cluster.leader();
-    // Only its way to the cloud is cut.
+    // Only the leader is cut off from the cloud.
     cluster.nodes[index(&first)].cut(true);
     cluster.live(5 * INTERVAL).await;
     assert_ne!(cluster.leader(), first);
@@ -133,7 +136,7 @@ async fn a_leader_that_cannot_reach_the_cloud_lets_another_one_lead() {
 }
 
 #[tokio::test]
-async fn a_secret_revision_that_somebody_deletes_comes_back() {
+async fn a_deleted_secret_revision_is_recreated() {
     let (cluster, pods) = cluster(2).await;
     let revision = cluster.revision("a").unwrap();
     let name = revision["metadata"]["name"].as_str().unwrap();
@@ -149,7 +152,7 @@ async fn a_secret_revision_that_somebody_deletes_comes_back() {
 }
 
 #[tokio::test]
-async fn a_deleted_lease_and_watches_that_are_too_old_are_no_end() {
+async fn rotation_survives_a_deleted_lease_and_expired_watches() {
     let (cluster, pods) = cluster(2).await;
     cluster.api.0.remove(LEASES, "kube-system", "dew-provider");
     cluster.api.0.forget_changes();
@@ -163,9 +166,9 @@ async fn a_deleted_lease_and_watches_that_are_too_old_are_no_end() {
         .await;
 }
 
-/// Over a change of leaders no secret is asked for by both, but once.
+/// In the interval after a change of leaders, a secret is polled at most three times.
 #[tokio::test]
-async fn questions_overlap_once_at_most() {
+async fn a_change_of_leaders_causes_few_extra_polls() {
     let (mut cluster, _pods) = cluster(3).await;
     for _ in 0..3 {
         cluster.clear_calls().await;

@@ -1,5 +1,5 @@
-//! Rotation across nodes: one question for the cluster, the answer in every pod, and what happens
-//! when something of it is away.
+//! Rotation across nodes: the leader polls for the cluster, every pod gets new versions, and rotation
+//! survives the failure of any part.
 
 mod alone;
 mod asking;

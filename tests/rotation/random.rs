@@ -1,47 +1,48 @@
-//! Random sequences of what may happen: whatever it is, a pod's files are one whole state that its
-//! class allowed, never an older class than it had, and in the end the newest.
+//! Random sequences of puts, edits, deletions, outages and restarts: at any time a pod's files match
+//! one state of its class, never an older one than before, and in the end the newest.
 //!
-//! `DEW_SEEDS=50 cargo test rotation::random` tries more of them.
+//! `DEW_SEEDS=50 cargo test rotation::random` tries more sequences.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dew_provider::driver::PodVolume;
+use dew_provider::sim::csi_driver::PodVolume;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::super::support::api_server::LEASES;
-use super::super::support::cluster::{Cluster, INTERVAL, SECOND, Setup};
-use super::super::support::world::files;
+use crate::support::api_server::LEASES;
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, Setup};
+use crate::support::test_node::files;
 
 const SECRETS: [&str; 2] = ["a", "b"];
 const STEPS: usize = 30;
 const CLASS: &str = "app";
 
-/// What a class says: secrets, each pinned to v1 or not.
+/// A class: its secrets, and whether each is pinned to v1.
 type Spec = BTreeMap<&'static str, bool>;
 
-/// What is true, as the test knows it.
-struct Truth {
+/// The state that the test expects.
+struct Model {
     rng: Rng,
-    /// Values of each secret: all ever, those that were v1, and the newest.
     values: BTreeMap<&'static str, Values>,
-    /// All that the class ever said.
+    /// All states of the class, oldest first.
     specs: Vec<Spec>,
-    /// Pods with their node, and the oldest class that their files may be of.
+    /// Pods with their node, and the index of the oldest spec that their files may match.
     pods: Vec<(usize, PodVolume, usize)>,
     count: usize,
 }
 
+/// The values of a secret.
 #[derive(Default)]
 struct Values {
     all: Vec<String>,
+    /// Those that were v1: a recreated secret starts at v1 again.
     first: Vec<String>,
     newest: String,
 }
 
 #[tokio::test]
-async fn files_are_whole_allowed_and_in_the_end_the_newest() {
+async fn files_are_always_consistent_and_finally_the_newest() {
     let seeds = std::env::var("DEW_SEEDS").map_or(3, |text| text.parse().unwrap());
     for seed in 0..seeds {
         let cluster = Cluster::with(Setup {
@@ -50,18 +51,18 @@ async fn files_are_whole_allowed_and_in_the_end_the_newest() {
             ..Setup::default()
         })
         .await;
-        let mut truth = Truth {
+        let mut model = Model {
             rng: Rng::with_seed(seed),
             values: BTreeMap::new(),
             specs: Vec::new(),
             pods: Vec::new(),
             count: 0,
         };
-        truth.run(cluster, seed).await;
+        model.run(cluster, seed).await;
     }
 }
 
-impl Truth {
+impl Model {
     async fn run(&mut self, mut cluster: Cluster, seed: u64) {
         for secret in SECRETS {
             self.create(&cluster, secret).await;
@@ -75,13 +76,13 @@ impl Truth {
                 self.check(seed, &log);
             }
         }
-        // All is well again, and kubelet looks after every volume, as it always does.
+        // All outages end, and kubelet calls for every volume, as it does periodically.
         cluster.clear_faults().await;
         cluster.api.set_broken(None);
         for _ in 0..4 {
             cluster.live(INTERVAL).await;
             for (node, pod, _) in &self.pods {
-                // A class that was wrong for a while may still be told as such.
+                // The first calls may still fail with an earlier error.
                 let _ = cluster.publish(*node, pod).await;
             }
         }
@@ -104,18 +105,18 @@ impl Truth {
             8 => {
                 cluster.delete(secret).await;
                 self.create(cluster, secret).await;
-                format!("{secret} anew")
+                format!("{secret} is recreated")
             }
             9..=10 => {
                 for operation in ["ListSecretVersions", "ShowSecretVersion"] {
                     let rule = json!({"match": {"operation": operation}, "fault": {"status": 502}});
                     cluster.fault(rule).await;
                 }
-                "outage".into()
+                "the cloud fails".into()
             }
             11..=12 => {
                 cluster.clear_faults().await;
-                "outage over".into()
+                "the cloud recovers".into()
             }
             13 => {
                 cluster.api.set_broken(None);
@@ -137,16 +138,16 @@ impl Truth {
                 cluster.api.set_broken(Some(500));
                 cluster.live(Duration::from_secs(self.rng.u64(1..40))).await;
                 cluster.api.set_broken(None);
-                "the API server was away".into()
+                "the API server was down".into()
             }
             17..=18 => {
                 self.count += 1;
                 let pod = cluster.scheduled(node, CLASS, &self.count.to_string());
-                // In an outage it may not start; then kubelet would try again.
+                // In an outage the pod may fail to start; kubelet would retry.
                 if cluster.publish(node, &pod).await.is_ok() {
                     self.pods.push((node, pod, 0));
                 }
-                "a pod".into()
+                "a pod starts".into()
             }
             _ => {
                 if !self.pods.is_empty() {
@@ -167,7 +168,7 @@ impl Truth {
         values.newest = value;
     }
 
-    /// A value that is like no other, known before it is put: a pod may have it a moment later.
+    /// A unique value, recorded before it is put, because a pod may read it a moment later.
     fn value(&mut self, secret: &'static str) -> String {
         self.count += 1;
         let value = format!("{secret}#{}", self.count);
@@ -192,20 +193,20 @@ impl Truth {
                 format!("- {{objectName: {secret}, objectType: csms, objectVersion: {version}}}\n")
             })
             .collect();
-        // Noted first, as the values are.
+        // Recorded before it is applied, as values are.
         self.specs.push(spec.clone());
         cluster.apply(CLASS, &[("objects", &objects)], &SECRETS);
         format!("class {spec:?}")
     }
 
-    /// Every volume is of one class, not older than the one that it was of.
+    /// Every volume matches one state of the class, not older than the one it matched before.
     fn check(&mut self, seed: u64, log: &[String]) {
         for (_, pod, oldest) in &mut self.pods {
             let found: BTreeMap<String, String> = files(&pod.target_path)
                 .into_iter()
                 .map(|(path, _, contents)| (path, String::from_utf8(contents).unwrap()))
                 .collect();
-            let fits = |spec: &Spec| {
+            let matches = |spec: &Spec| {
                 spec.len() == found.len()
                     && spec.iter().all(|(secret, pinned)| {
                         let values = &self.values[secret];
@@ -215,27 +216,30 @@ impl Truth {
                             .is_some_and(|value| allowed.contains(value))
                     })
             };
-            let of = (*oldest..self.specs.len()).find(|index| fits(&self.specs[*index]));
-            let Some(of) = of else {
+            let index = (*oldest..self.specs.len()).find(|index| matches(&self.specs[*index]));
+            let Some(index) = index else {
                 panic!("seed {seed}: {} has {found:?} after {log:#?}", pod.pod);
             };
-            *oldest = of;
+            *oldest = index;
         }
     }
 
+    /// Every file has the newest value that the class selects.
     fn check_newest(&self, seed: u64, log: &[String]) {
         let spec = self.specs.last().unwrap();
         for (_, pod, _) in &self.pods {
-            for (path, _, contents) in files(&pod.target_path) {
+            let files = files(&pod.target_path);
+            assert_eq!(files.len(), spec.len(), "seed {seed}: {}", pod.pod);
+            for (path, _, contents) in files {
                 let value = String::from_utf8(contents).unwrap();
                 let values = &self.values[path.as_str()];
-                let right = match spec.get(path.as_str()) {
+                let is_newest = match spec.get(path.as_str()) {
                     None => false,
                     Some(true) => values.first.contains(&value),
                     Some(false) => value == values.newest,
                 };
                 assert!(
-                    right,
+                    is_newest,
                     "seed {seed}: {} has {path} {value} after {log:#?}",
                     pod.pod
                 );

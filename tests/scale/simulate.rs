@@ -1,112 +1,107 @@
-//! A cluster without a network, in paused time: the emulated cloud, an API server, and nodes whose
-//! pods have mounted their secrets. Nothing but tokio's clock decides when something happens.
+//! A cluster without a network, in paused time: the emulator, an API server, and nodes whose pods have
+//! mounted their secrets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dew_provider::apiserver::ApiServer;
-use dew_provider::clock::{Clock, Jitter};
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, Config, Credentials, Dial, Env, NewSecret, SecretValue, Socket,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, NewSecret, SecretValue, Socket,
 };
-use dew_provider::emulator::{
-    self, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
-};
-use dew_provider::observe::metrics::CloudMetrics;
 use dew_provider::proto::MountRequest;
 use dew_provider::proto::csi_driver_provider_server::CsiDriverProvider;
-use dew_provider::provider::authorize::AllowListMode;
-use dew_provider::rotation;
-use dew_provider::serve::{self, Outside, Running};
+use dew_provider::serve::{self, Dependencies, RotationConfig, ServeConfig, ServerHandle};
+use dew_provider::sim::huawei::{
+    self, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
+};
+use dew_provider::sim::kubernetes::ApiServer;
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use futures::StreamExt;
 use futures::stream;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-/// `rotation_poll_interval`'s default.
+/// The default of `rotation_poll_interval`.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(120);
 const SECOND: Duration = Duration::from_secs(1);
-/// Different secrets in use.
+/// Number of different secrets.
 pub(crate) const SECRETS: usize = 200;
-/// Secrets of a pod.
-const OF_A_POD: usize = 10;
-const CLASSES: usize = SECRETS / OF_A_POD;
+/// Number of secrets in each pod.
+const SECRETS_PER_POD: usize = 10;
+const CLASSES: usize = SECRETS / SECRETS_PER_POD;
 const NAMESPACE: &str = "default";
 
-/// Calls of the cloud.
+/// Calls to the cloud.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    /// ListSecretVersions.
-    pub(crate) questions: usize,
-    /// ShowSecretVersion.
+    /// Calls of ListSecretVersions.
+    pub(crate) polls: usize,
+    /// Calls of ShowSecretVersion.
     pub(crate) values: usize,
 }
 
-/// What a new version of one secret led to.
+/// The effects of a new version of one secret.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) values: usize,
     pub(crate) most_in_a_second: usize,
-    /// Until the last node had it.
+    /// Time until the last node fetched it.
     pub(crate) took: Duration,
 }
 
 /// The cluster.
 pub(crate) struct Simulation {
     emulator: Arc<Emulator>,
-    nodes: Vec<Running>,
-    cloud: Cloud,
+    nodes: Vec<ServerHandle>,
+    csms: Csms,
     owner: Caller,
-    _folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Simulation {
-    /// So many nodes with so many pods each, all mounted.
+    /// Starts `nodes` nodes and mounts `pods` pods on each.
     pub(crate) async fn start(nodes: usize, pods: usize) -> Self {
-        Self::among(nodes, pods, nodes, || ()).await
+        Self::start_with_records(nodes, pods, nodes, || ()).await
     }
 
-    /// The same in a cluster of which `recorded` nodes have pods; calls `surroundings` when all but
-    /// the nodes is there.
-    pub(crate) async fn among(
+    /// Like [`start`](Self::start), but the API server has the pod records of `recorded_nodes` nodes.
+    /// Calls `before_nodes` once everything but the nodes has started.
+    pub(crate) async fn start_with_records(
         nodes: usize,
         pods: usize,
-        recorded: usize,
-        surroundings: impl FnOnce(),
+        recorded_nodes: usize,
+        before_nodes: impl FnOnce(),
     ) -> Self {
         let clock = Clock::from_tokio("2026-01-02T03:04:05Z".parse().unwrap());
-        let emulator = Emulator::in_memory(emulator::Config::default(), clock.clone()).unwrap();
+        let emulator = Emulator::in_memory(huawei::Config::default(), clock.clone()).unwrap();
         let emulator = Arc::new(emulator);
-        let folder = tempfile::tempdir().unwrap();
-        // Thousands of clients need not each read the system's certificates.
-        let ca = folder.path().join("ca.pem");
+        let dir = tempfile::tempdir().unwrap();
+        // Spares thousands of clients from each reading the system's certificates.
+        let ca = dir.path().join("ca.pem");
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap();
         std::fs::write(&ca, certificate.self_signed(&key).unwrap().pem()).unwrap();
-        let many = 100_000.try_into().unwrap();
-        let config = Config {
-            csms_endpoint: Some(emulator.url()),
-            iam_endpoint: Some(emulator.url()),
-            metadata_endpoint: Some(emulator.url()),
+        let config = CloudConfig {
             ca_bundle: Some(ca),
-            qps: many,
-            burst: many,
-            home: None,
+            ..CloudConfig::emulated(&emulator.url())
         };
         let dial = dial(&emulator);
         let (env, metrics) = (Env::default(), CloudMetrics::default());
         let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
         let mut cluster = Self {
-            cloud: Cloud::with_dial(
-                config.clone(),
-                &env,
-                clock.clone(),
-                Jitter::seeded(1),
-                metrics,
-                Arc::clone(&dial),
-            )
-            .unwrap(),
+            csms: Csms::new(
+                Cloud::with_dial(
+                    config.clone(),
+                    &env,
+                    clock.clone(),
+                    Jitter::seeded(1),
+                    metrics,
+                    Arc::clone(&dial),
+                )
+                .unwrap(),
+            ),
             owner: Caller {
                 region: DEMO_REGION.parse().unwrap(),
                 project: Some(DEMO_PROJECT.into()),
@@ -114,16 +109,16 @@ impl Simulation {
             },
             emulator,
             nodes: Vec::new(),
-            _folder: folder,
+            dir,
         };
         cluster.create_secrets().await;
         let api = ApiServer::new();
         let classes: Vec<String> = (0..CLASSES).map(objects).collect();
-        put_objects(&api, &classes, recorded, pods);
-        surroundings();
+        put_objects(&api, &classes, recorded_nodes, pods);
+        before_nodes();
         for node in 0..nodes {
             let config = cluster.config(node, config.clone());
-            let outside = Outside {
+            let dependencies = Dependencies {
                 env: Env::from_pairs([
                     ("HUAWEICLOUD_SDK_AK", DEMO_ACCESS_KEY),
                     ("HUAWEICLOUD_SDK_SK", DEMO_SECRET_KEY),
@@ -135,32 +130,21 @@ impl Simulation {
             };
             cluster
                 .nodes
-                .push(serve::start(config, outside).await.unwrap());
+                .push(serve::start(config, dependencies).await.unwrap());
         }
         cluster.mount_all(&classes, pods).await;
         cluster
     }
 
-    fn config(&self, node: usize, cloud: Config) -> serve::Config {
-        serve::Config {
-            socket_dir: self._folder.path().join(node.to_string()),
-            provider_names: vec!["cce".into()],
+    fn config(&self, node: usize, cloud: CloudConfig) -> ServeConfig {
+        let socket_dir = self.dir.path().join(node.to_string());
+        ServeConfig {
             region: Some(DEMO_REGION.parse().unwrap()),
             project: Some(DEMO_PROJECT.into()),
-            interval: INTERVAL,
-            stale_limit: Duration::from_secs(24 * 3600),
-            store_dir: None,
-            allow_list: AllowListMode::Required,
-            cloud,
-            // The driver's part is not simulated: volumes are looked after by nobody.
-            rotation: Some(rotation::Config {
-                qps: 5.try_into().unwrap(),
-                spread: Duration::from_secs(5),
-                node_name: Some(node_name(node)),
-                namespace: "kube-system".into(),
-                driver_socket: None,
-            }),
+            // Without a driver socket, volumes are never nudged.
+            rotation: Some(RotationConfig::emulated(&node_name(node))),
             admin_address: None,
+            ..ServeConfig::emulated(socket_dir, cloud)
         }
     }
 
@@ -173,7 +157,7 @@ impl Simulation {
                 value: SecretValue::Text(format!("{:032}", secret).into()),
             };
             let deadline = Instant::now() + Duration::from_secs(30);
-            self.cloud
+            self.csms
                 .create_secret(&self.owner, new, deadline)
                 .await
                 .unwrap();
@@ -181,24 +165,24 @@ impl Simulation {
     }
 
     async fn mount_all(&self, classes: &[String], pods: usize) {
-        let filled = self
+        let mounts = self
             .nodes
             .iter()
             .enumerate()
-            .map(|(node, running)| async move {
+            .map(|(node, handle)| async move {
                 for pod in 0..pods {
                     let class = (node + pod) % CLASSES;
                     let request = mount(node, pod, class, &classes[class]);
-                    running.provider.mount(request).await.unwrap();
+                    handle.service.mount(request).await.unwrap();
                 }
             });
-        stream::iter(filled)
+        stream::iter(mounts)
             .buffer_unordered(64)
             .collect::<()>()
             .await;
     }
 
-    /// Lets the leader get to know everything.
+    /// Waits until the leader has polled every secret.
     pub(crate) async fn settle(&self) {
         sleep(2 * INTERVAL).await;
     }
@@ -207,18 +191,18 @@ impl Simulation {
         self.emulator.clear_calls();
         sleep(time).await;
         Calls {
-            questions: self.emulator.answers("ListSecretVersions").len(),
+            polls: self.emulator.answers("ListSecretVersions").len(),
             values: self.emulator.answers("ShowSecretVersion").len(),
         }
     }
 
-    /// Puts a new version of one secret and waits until it is on every node.
+    /// Puts a new version of one secret and waits until every node fetched it.
     pub(crate) async fn change_one(&self) -> Change {
         self.emulator.clear_calls();
         let value = SecretValue::Text("another".to_owned().into());
-        let begun = Instant::now();
-        let deadline = begun + Duration::from_secs(30);
-        self.cloud
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(30);
+        self.csms
             .create_secret_version(&self.owner, &name(0), value, &[], deadline)
             .await
             .unwrap();
@@ -227,16 +211,16 @@ impl Simulation {
             most_in_a_second: 0,
             took: Duration::ZERO,
         };
-        let longest = INTERVAL + Duration::from_secs(self.nodes.len() as u64 / 5 + 30);
-        // A little longer than the last one, in case that there are more.
-        let is_over = |change: &Change| {
-            change.values >= self.nodes.len() && begun.elapsed() > change.took + SECOND * 10
+        let timeout = INTERVAL + Duration::from_secs(self.nodes.len() as u64 / 5 + 30);
+        // Waits another 10 s for unexpected extra calls.
+        let is_done = |change: &Change| {
+            change.values >= self.nodes.len() && start.elapsed() > change.took + SECOND * 10
         };
-        while begun.elapsed() < longest && !is_over(&change) {
+        while start.elapsed() < timeout && !is_done(&change) {
             sleep(SECOND).await;
             let values = self.emulator.answers("ShowSecretVersion").len();
             if values > change.values {
-                change.took = begun.elapsed();
+                change.took = start.elapsed();
                 change.most_in_a_second = change.most_in_a_second.max(values - change.values);
                 change.values = values;
             }
@@ -263,7 +247,7 @@ fn node_name(node: usize) -> String {
 
 /// The `objects` of a class.
 fn objects(class: usize) -> String {
-    let secrets = class * OF_A_POD..(class + 1) * OF_A_POD;
+    let secrets = class * SECRETS_PER_POD..(class + 1) * SECRETS_PER_POD;
     secrets
         .map(|secret| {
             let name = name(secret);
@@ -272,7 +256,7 @@ fn objects(class: usize) -> String {
         .collect()
 }
 
-/// Classes, their ServiceAccount, and the driver's record of each pod.
+/// Puts the classes, their ServiceAccount, and the driver's record of each pod.
 fn put_objects(api: &ApiServer, classes: &[String], nodes: usize, pods: usize) {
     for (class, objects) in classes.iter().enumerate() {
         let object = json!({
@@ -308,7 +292,7 @@ fn put_objects(api: &ApiServer, classes: &[String], nodes: usize, pods: usize) {
     }
 }
 
-/// What the driver sends.
+/// The Mount that the driver sends for a pod.
 fn mount(node: usize, pod: usize, class: usize, objects: &str) -> tonic::Request<MountRequest> {
     let uid = format!("uid-{node}-{pod}");
     let attributes: BTreeMap<&str, String> = [

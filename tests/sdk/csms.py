@@ -45,9 +45,9 @@ def show(name, version):
 
 csms = client()
 if part == "create":
-    made = create("sdk-db", secret_string=json.dumps({"password": "one"}))
-    assert (made.name, made.state) == ("sdk-db", "ENABLED"), made
-    assert made.create_time > 10**12, "milliseconds"
+    created = create("sdk-db", secret_string=json.dumps({"password": "one"}))
+    assert (created.name, created.state) == ("sdk-db", "ENABLED"), created
+    assert created.create_time > 10**12, "create_time is not in milliseconds"
     create("sdk-binary", secret_binary=base64.b64encode(bytes([0, 1, 254, 255])).decode())
     body = CreateSecretVersionRequestBody(secret_string=json.dumps({"password": 'pässwörd "2"'}))
     request = CreateSecretVersionRequest(secret_name="sdk-db", body=body)
@@ -71,26 +71,26 @@ elif part == "read":
     secret = csms.show_secret(ShowSecretRequest(secret_name="sdk-db")).secret
     assert secret.description == "made by the SDK"
     csms.delete_secret(DeleteSecretRequest(secret_name="sdk-binary"))
-elif part == "refused":
+elif part == "rejected":
 
-    def refused(call, status, code, text=""):
+    def rejected(call, status, code, text=""):
         try:
             call()
         except ClientRequestException as error:
             got = (error.status_code, error.error_code)
             assert got == (status, code) and text in error.error_msg, (got, error.error_msg)
-            assert error.request_id, "a request id"
+            assert error.request_id, "no request ID"
         else:
-            raise AssertionError("was not refused")
+            raise AssertionError("the call was not rejected")
 
-    wrong = "verify aksk signature fail"
-    refused(lambda: show("sdk-gone", "latest"), 404, "CSMS.0106")
-    refused(lambda: create("sdk-long", secret_string="x" * 32769), 400, "CSMS.0002")
-    refused(lambda: create("not a name", secret_string="x"), 400, "CSMS.0002")
-    refused(lambda: create("sdk-both", secret_string="x", secret_binary="eA=="), 400, "CSMS.0002")
-    refused(lambda: create("sdk-db", secret_string="x"), 409, "CSMS.0101")
+    bad_signature = "verify aksk signature fail"
+    rejected(lambda: show("sdk-gone", "latest"), 404, "CSMS.0106")
+    rejected(lambda: create("sdk-long", secret_string="x" * 32769), 400, "CSMS.0002")
+    rejected(lambda: create("not a name", secret_string="x"), 400, "CSMS.0002")
+    rejected(lambda: create("sdk-both", secret_string="x", secret_binary="eA=="), 400, "CSMS.0002")
+    rejected(lambda: create("sdk-db", secret_string="x"), 409, "CSMS.0101")
     csms = client("wrong")
-    refused(lambda: show("sdk-db", "latest"), 401, "APIG.0301", wrong)
+    rejected(lambda: show("sdk-db", "latest"), 401, "APIG.0301", bad_signature)
     csms = client()
 
     late = (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=16)).strftime(
@@ -103,7 +103,7 @@ elif part == "refused":
         return sign(self, request)
 
     with mock.patch.object(signer.Signer, "sign", sign_late):
-        refused(lambda: show("sdk-db", "latest"), 401, "APIG.0301", wrong)
+        rejected(lambda: show("sdk-db", "latest"), 401, "APIG.0301", bad_signature)
 
     def sign_and_change(self, request):
         signed = sign(self, request)
@@ -111,5 +111,5 @@ elif part == "refused":
         return signed
 
     with mock.patch.object(signer.Signer, "sign", sign_and_change):
-        refused(lambda: create("sdk-new", secret_string="one"), 401, "APIG.0301", wrong)
-    refused(lambda: show("sdk-new", "latest"), 404, "CSMS.0106")
+        rejected(lambda: create("sdk-new", secret_string="one"), 401, "APIG.0301", bad_signature)
+    rejected(lambda: show("sdk-new", "latest"), 404, "CSMS.0106")

@@ -1,4 +1,4 @@
-//! Huawei's official Python SDK, which proves both sides: the client and the emulator.
+//! Tests with Huawei's official Python SDK, which check both the client and the emulator.
 
 mod csms;
 pub(crate) mod venv;

@@ -1,5 +1,5 @@
-//! A Python with Huawei's official SDK, made once per machine.
-#![allow(clippy::expect_used)] // helpers of tests too
+//! A Python environment with Huawei's official SDK, created once per machine.
+#![allow(clippy::expect_used)] // test helpers
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 /// Version of all three packages of the SDK.
 const SDK: &str = "3.1.219";
 
-/// What pip prints where the package index cannot be reached, as opposed to any other failure.
+/// What pip prints if the package index is unreachable, as opposed to other failures.
 const UNREACHABLE: [&str; 5] = [
     "Failed to establish a new connection",
     "Temporary failure in name resolution",
@@ -17,17 +17,17 @@ const UNREACHABLE: [&str; 5] = [
     "Network is unreachable",
 ];
 
-/// The interpreter of a virtual environment that has `huaweicloudsdkcsms` and `huaweicloudsdkkms`.
+/// Returns the interpreter of a virtual environment with `huaweicloudsdkcsms` and `huaweicloudsdkkms`.
 ///
-/// Made in `DEW_TEST_CACHE`, else `$XDG_CACHE_HOME/dew-provider`, else `~/.cache/dew-provider`, by
-/// whichever test comes first; the others wait. `None` only where PyPI cannot be reached, which is
-/// said on standard error; everything else that fails fails the test.
+/// The first test to call this creates it in `DEW_TEST_CACHE`, else `$XDG_CACHE_HOME/dew-provider`, else
+/// `~/.cache/dew-provider`; the others wait. Returns `None`, with a message on standard error, only if
+/// PyPI is unreachable; any other error fails the test.
 #[allow(clippy::print_stderr)] // a skipped test must not look like one that ran
 pub(crate) fn python() -> Option<PathBuf> {
     let cache = cache_dir();
-    fs::create_dir_all(&cache).expect("the test cache directory can be made");
-    let lock = File::create(cache.join("python-sdk.lock")).expect("the lock file can be made");
-    lock.lock().expect("the lock can be taken");
+    fs::create_dir_all(&cache).expect("cannot create the test cache directory");
+    let lock = File::create(cache.join("python-sdk.lock")).expect("cannot create the lock file");
+    lock.lock().expect("cannot take the lock");
 
     let home = cache.join(format!("python-sdk-{SDK}"));
     let python = home.join("bin/python");
@@ -35,13 +35,13 @@ pub(crate) fn python() -> Option<PathBuf> {
     if complete.exists() {
         return Some(python);
     }
-    let made = run(Command::new("python3")
+    let created = run(Command::new("python3")
         .args(["-m", "venv", "--clear"])
         .arg(&home));
     assert!(
-        made.status.success(),
+        created.status.success(),
         "python3 -m venv failed (Debian: apt install python3-venv): {}",
-        text(&made)
+        text(&created)
     );
     let installed = run(Command::new(&python)
         .args([
@@ -56,15 +56,15 @@ pub(crate) fn python() -> Option<PathBuf> {
     if !installed.status.success() {
         let text = text(&installed);
         assert!(
-            UNREACHABLE.iter().any(|sign| text.contains(sign)),
+            UNREACHABLE.iter().any(|phrase| text.contains(phrase)),
             "pip install failed: {text}"
         );
         eprintln!(
-            "\n*** SKIPPED: PyPI cannot be reached, so nothing is checked against Huawei's SDK ***\n"
+            "\n*** SKIPPED: PyPI is unreachable, so nothing is checked against Huawei's SDK ***\n"
         );
         return None;
     }
-    File::create(complete).expect("the mark can be written");
+    File::create(complete).expect("cannot create the completion marker");
     Some(python)
 }
 
@@ -76,14 +76,14 @@ fn cache_dir() -> PathBuf {
     if let Some(dir) = var("XDG_CACHE_HOME") {
         return Path::new(&dir).join("dew-provider");
     }
-    Path::new(&var("HOME").expect("HOME, XDG_CACHE_HOME or DEW_TEST_CACHE is set"))
+    Path::new(&var("HOME").expect("none of HOME, XDG_CACHE_HOME and DEW_TEST_CACHE is set"))
         .join(".cache/dew-provider")
 }
 
 fn run(command: &mut Command) -> Output {
     command
         .output()
-        .unwrap_or_else(|error| panic!("{:?} does not start: {error}", command.get_program()))
+        .unwrap_or_else(|error| panic!("cannot run {:?}: {error}", command.get_program()))
 }
 
 fn text(output: &Output) -> String {

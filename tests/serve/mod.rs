@@ -1,32 +1,32 @@
-//! What is around the provider: its pages, its end, its start after a bad end.
+//! Running the provider: admin pages, shutdown, restart after a crash, and readiness.
 
 use std::time::Duration;
 
-use dew_provider::clock::Clock;
-use dew_provider::driver::{Driver, DriverConfig, PodVolume};
-use dew_provider::emulator::{Config, DEMO_ACCESS_KEY, DEMO_SECRET_KEY, Emulator};
+use dew_provider::sim::csi_driver::{Driver, DriverConfig, PodVolume};
+use dew_provider::sim::huawei::{Config, DEMO_ACCESS_KEY, DEMO_SECRET_KEY, Emulator};
+use dew_provider::util::clock::Clock;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::support::http::get;
-use super::support::program::Serve;
-use super::support::still::hurry;
-use super::support::world::{World, files};
+use crate::support::http::get;
+use crate::support::paused_clock::drive;
+use crate::support::program::Serve;
+use crate::support::test_node::{TestNode, files};
 
 #[tokio::test]
-async fn pages_tell_life_readiness_and_counts() {
-    let world = World::new().await;
+async fn admin_pages_report_liveness_readiness_and_metrics() {
+    let node = TestNode::new().await;
     for name in ["livez", "readyz"] {
-        let page = world.page(name).await;
+        let page = node.page(name).await;
         assert_eq!((page.status, page.text().as_str()), (200, "ok\n"), "{name}");
     }
-    world.create("a", "one").await;
+    node.create("a", "one").await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
-    world.apply_for("app", objects, &["a"]).await;
-    world.publish(&world.pod("app", "1")).await.unwrap();
-    world.apply_for("app", "[]", &["a"]).await;
-    assert!(world.publish(&world.pod("app", "2")).await.is_err());
-    let metrics = world.metrics().await;
+    node.apply_for("app", objects, &["a"]).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    node.apply_for("app", "[]", &["a"]).await;
+    assert!(node.publish(&node.pod("app", "2")).await.is_err());
+    let metrics = node.metrics().await;
     for line in [
         "dew_provider_mounts_total{outcome=\"ok\",reason=\"none\"} 1",
         "dew_provider_mounts_total{outcome=\"error\",reason=\"invalid\"} 1",
@@ -41,37 +41,37 @@ async fn pages_tell_life_readiness_and_counts() {
     for name in ["app", "default"] {
         assert!(!metrics.contains(name), "no names in labels: {metrics}");
     }
-    assert_eq!(world.page("nothing").await.status, 404);
+    assert_eq!(node.page("nothing").await.status, 404);
 }
 
 #[tokio::test]
-async fn a_socket_that_is_gone_is_no_life() {
-    let world = World::new().await;
-    std::fs::remove_file(&world.provider.sockets[0]).unwrap();
-    let page = world.page("livez").await;
+async fn a_missing_socket_fails_liveness() {
+    let node = TestNode::new().await;
+    std::fs::remove_file(&node.provider.sockets[0]).unwrap();
+    let page = node.page("livez").await;
     assert_eq!(page.status, 503);
     assert!(
-        page.text().contains("socket does not answer"),
+        page.text().contains("socket does not respond"),
         "{}",
         page.text()
     );
 }
 
-/// The program beside an emulator, with a driver that mounts one class.
+/// The program next to an emulator, with a driver that mounts one class.
 struct Node {
     emulator: Emulator,
     serve: Serve,
     driver: Driver,
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Node {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator = Emulator::start(listener, Config::default(), Clock::system()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let serve = Self::serve(&emulator, &folder).await;
-        let driver = Driver::new(DriverConfig::new(folder.path()), Clock::system());
+        let dir = tempfile::tempdir().unwrap();
+        let serve = Self::serve(&emulator, &dir).await;
+        let driver = Driver::new(DriverConfig::new(dir.path()), Clock::system());
         let objects = "- {objectName: a, objectType: csms, objectVersion: latest, optional: true}";
         driver.apply(
             "ns",
@@ -83,11 +83,11 @@ impl Node {
             emulator,
             serve,
             driver,
-            folder,
+            dir,
         }
     }
 
-    async fn serve(emulator: &Emulator, folder: &tempfile::TempDir) -> Serve {
+    async fn serve(emulator: &Emulator, dir: &tempfile::TempDir) -> Serve {
         let url = emulator.url();
         let args = [
             "--region",
@@ -103,7 +103,7 @@ impl Node {
             ("HUAWEICLOUD_SDK_AK", DEMO_ACCESS_KEY),
             ("HUAWEICLOUD_SDK_SK", DEMO_SECRET_KEY),
         ];
-        Serve::start(folder.path(), &args, &env).await
+        Serve::start(dir.path(), &args, &env).await
     }
 
     fn pod(&self, uid: &str) -> PodVolume {
@@ -112,14 +112,14 @@ impl Node {
             pod: format!("pod-{uid}"),
             class: "app".into(),
             uid: uid.into(),
-            target_path: self.folder.path().join(uid),
+            target_path: self.dir.path().join(uid),
             ..PodVolume::default()
         }
     }
 }
 
 #[tokio::test]
-async fn sigterm_lets_a_mount_in_flight_end_and_exits_with_zero() {
+async fn sigterm_lets_an_in_flight_mount_finish_and_exits_with_zero() {
     let node = Node::start().await;
     let slow =
         r#"{"match": {"operation": "ShowSecretVersion"}, "times": 1, "fault": {"delay_ms": 700}}"#;
@@ -128,7 +128,7 @@ async fn sigterm_lets_a_mount_in_flight_end_and_exits_with_zero() {
     let pod = node.pod("1");
     let mount = node.driver.publish_as_kubelet(&pod);
     let stop = async {
-        // The rule is used up when the call has arrived.
+        // The fault is used up once the call has arrived.
         while get(&faults).await.json() != json!([]) {
             tokio::task::yield_now().await;
         }
@@ -140,8 +140,8 @@ async fn sigterm_lets_a_mount_in_flight_end_and_exits_with_zero() {
     let socket = node.serve.socket.clone();
     let (status, log) = node.serve.end().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(!socket.exists(), "the socket is gone");
-    // One line of JSON for each event, with pod, class and version.
+    assert!(!socket.exists(), "the socket is removed");
+    // Each log line is JSON; those of a mount have its pod and class.
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -155,40 +155,40 @@ async fn sigterm_lets_a_mount_in_flight_end_and_exits_with_zero() {
     assert!(
         lines
             .iter()
-            .any(|line| line["message"].as_str().unwrap().contains("stopping")),
+            .any(|line| line["message"].as_str().unwrap().contains("shutting down")),
         "{log}"
     );
 }
 
 #[tokio::test]
-async fn a_mount_that_outlasts_the_end_gets_an_answer_all_the_same() {
-    let world = World::new().await;
-    world.create("a", "one").await;
+async fn a_mount_that_outlasts_the_drain_is_answered_with_an_error() {
+    let node = TestNode::new().await;
+    node.create("a", "one").await;
     let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
-    world.apply_for("app", objects, &["a"]).await;
-    let hang = json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"delay_ms": 7500, "status": 504}});
-    world.fault(hang).await;
-    let pod = world.pod("app", "1");
-    let World {
+    node.apply_for("app", objects, &["a"]).await;
+    let slow = json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"delay_ms": 7500, "status": 504}});
+    node.fault(slow).await;
+    let pod = node.pod("app", "1");
+    let TestNode {
         provider, driver, ..
-    } = world;
-    let (mounted, ()) = hurry(async {
+    } = node;
+    let (mounted, ()) = drive(async {
         tokio::join!(driver.publish_as_kubelet(&pod), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             provider.stop().await;
         })
     })
     .await;
-    let refused = mounted.expect_err("stopped");
-    assert_eq!(refused.code(), tonic::Code::Internal, "{refused}");
+    let error = mounted.expect_err("stopped");
+    assert_eq!(error.code(), tonic::Code::Internal, "{error}");
     assert!(
-        refused.message().contains("the provider is stopping"),
-        "{refused}"
+        error.message().contains("the provider is shutting down"),
+        "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_provider_that_was_killed_is_replaced_while_pods_come_and_go() {
+async fn a_provider_starts_and_mounts_after_its_predecessor_was_killed() {
     let node = Node::start().await;
     node.driver
         .publish_as_kubelet(&node.pod("1"))
@@ -199,7 +199,7 @@ async fn a_provider_that_was_killed_is_replaced_while_pods_come_and_go() {
         emulator,
         serve,
         driver,
-        folder,
+        dir,
     } = node;
     let socket = serve.socket.clone();
     let (status, _) = serve.end().await;
@@ -207,12 +207,12 @@ async fn a_provider_that_was_killed_is_replaced_while_pods_come_and_go() {
         !status.success() && socket.exists(),
         "a killed process leaves its socket"
     );
-    let serve = Node::serve(&emulator, &folder).await;
+    let serve = Node::serve(&emulator, &dir).await;
     let node = Node {
         emulator,
         serve,
         driver,
-        folder,
+        dir,
     };
     node.driver
         .publish_as_kubelet(&node.pod("2"))
@@ -224,38 +224,29 @@ async fn a_provider_that_was_killed_is_replaced_while_pods_come_and_go() {
 
 #[tokio::test]
 async fn readiness_waits_for_the_first_list_of_classes() {
-    use dew_provider::clock::Jitter;
-    use dew_provider::cloud::{Config, Env};
-    use dew_provider::provider::authorize::AllowListMode;
-    use dew_provider::serve::{self, Outside};
-    let api = super::support::api_server::ApiServer::default();
+    use dew_provider::cloud::CloudConfig;
+    use dew_provider::serve::{self, Dependencies, ServeConfig};
+    use dew_provider::util::clock::Jitter;
+    use dew_provider::util::env::Env;
+    let api = crate::support::api_server::ApiServer::default();
     api.set_broken(Some(500));
-    let folder = tempfile::tempdir().unwrap();
-    let config = serve::Config {
-        socket_dir: folder.path().into(),
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServeConfig {
         provider_names: vec!["cce".into(), "dew".into()],
-        region: None,
-        project: None,
-        interval: Duration::from_secs(120),
-        stale_limit: std::time::Duration::from_secs(24 * 3600),
-        store_dir: None,
-        allow_list: AllowListMode::Required,
-        cloud: Config::default(),
-        rotation: None,
-        admin_address: Some("127.0.0.1:0".parse().unwrap()),
+        ..ServeConfig::emulated(dir.path().into(), CloudConfig::default())
     };
-    let outside = Outside {
+    let dependencies = Dependencies {
         env: Env::default(),
         clock: Clock::system(),
         jitter: Jitter::seeded(1),
         dial: dew_provider::cloud::tcp(),
         kube: Some(api.0.client()),
     };
-    let _still = super::support::still::Still::new();
-    let running = serve::start(config, outside).await.unwrap();
-    assert_eq!(running.sockets.len(), 2, "one for each name");
-    let url = format!("http://{}/readyz", running.admin_address.unwrap());
-    let page = hurry(get(&url)).await;
+    let _paused = crate::support::paused_clock::PausedClock::new();
+    let handle = serve::start(config, dependencies).await.unwrap();
+    assert_eq!(handle.sockets.len(), 2, "one per name");
+    let url = format!("http://{}/readyz", handle.admin_address.unwrap());
+    let page = drive(get(&url)).await;
     assert_eq!(page.status, 503);
     assert!(
         page.text().contains("first list of SecretProviderClasses"),
@@ -263,11 +254,11 @@ async fn readiness_waits_for_the_first_list_of_classes() {
         page.text()
     );
     api.set_broken(None);
-    hurry(async {
+    drive(async {
         while get(&url).await.status != 200 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    hurry(running.stop()).await;
+    drive(handle.stop()).await;
 }

@@ -1,13 +1,13 @@
-//! The socket, as a driver meets it: real bytes of an old driver, other clients, garbage, and the
-//! file it leaves in its folder.
+//! The socket as a driver sees it: recorded bytes of an old driver, other clients, garbage, and the
+//! socket file.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as BlockingListener;
 use std::path::Path;
 
+use dew_provider::node::socket::{self, Connection, SocketError};
 use dew_provider::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use dew_provider::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
-use dew_provider::socket::{self, Connection, SocketError};
 use futures::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 const CAPTURE: &[u8] = include_bytes!("../data/driver-1.5.6-two-calls.bin");
 
-/// Tells of every Mount that reaches it.
+/// Sends every Mount that it receives to the channel.
 struct Recorder(mpsc::UnboundedSender<MountRequest>);
 
 #[tonic::async_trait]
@@ -41,7 +41,7 @@ impl CsiDriverProvider for Recorder {
     }
 }
 
-/// Serves on the path; the receiver gets every Mount.
+/// Serves on `path`; the receiver gets every Mount.
 fn serve(path: &Path) -> mpsc::UnboundedReceiver<MountRequest> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let incoming = socket::bind(path).unwrap().incoming();
@@ -55,16 +55,16 @@ fn serve(path: &Path) -> mpsc::UnboundedReceiver<MountRequest> {
 }
 
 async fn runtime_version(path: &Path) -> String {
-    let answer = socket::client(path)
+    let response = socket::client(path)
         .version(VersionRequest::default())
         .await;
-    answer.unwrap().into_inner().runtime_version
+    response.unwrap().into_inner().runtime_version
 }
 
 #[tokio::test]
 async fn both_mounts_of_an_old_driver_arrive() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     let mut mounts = serve(&path);
     let mut driver = UnixStream::connect(&path).await.unwrap();
     driver.write_all(CAPTURE).await.unwrap();
@@ -80,13 +80,13 @@ async fn both_mounts_of_an_old_driver_arrive() {
 }
 
 #[tokio::test]
-async fn they_arrive_however_the_bytes_are_split() {
+async fn mounts_of_an_old_driver_arrive_however_the_bytes_are_split() {
     for cut in 1..CAPTURE.len() {
-        // The pipe holds as much as the first part, so the second is written after it was read.
-        let (mut driver, ours) = tokio::io::duplex(cut);
+        // The pipe holds only the first part, so the second is written once the first was read.
+        let (mut driver, provider) = tokio::io::duplex(cut);
         let (sender, mut mounts) = mpsc::unbounded_channel();
-        let incoming =
-            stream::iter([Ok::<_, std::io::Error>(Connection::new(ours))]).chain(stream::pending());
+        let incoming = stream::iter([Ok::<_, std::io::Error>(Connection::new(provider))])
+            .chain(stream::pending());
         let server = tokio::spawn(
             Server::builder()
                 .add_service(CsiDriverProviderServer::new(Recorder(sender)))
@@ -94,7 +94,7 @@ async fn they_arrive_however_the_bytes_are_split() {
         );
         driver.write_all(&CAPTURE[..cut]).await.unwrap();
         let (mut read, mut write) = tokio::io::split(driver);
-        // Answers have to be taken, or the server would wait in turn.
+        // Without a reader of the responses, the server would block.
         let reader =
             tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
         write.write_all(&CAPTURE[cut..]).await.unwrap();
@@ -108,17 +108,17 @@ async fn they_arrive_however_the_bytes_are_split() {
 }
 
 #[tokio::test]
-async fn other_clients_are_served_as_ever() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+async fn a_current_client_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     let _mounts = serve(&path);
     assert_eq!(runtime_version(&path).await, "test");
 }
 
 #[tokio::test]
-async fn garbage_closes_its_own_connection_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+async fn garbage_closes_only_its_own_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     let _mounts = serve(&path);
     let headers = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x01\x01\x0d\0\0\0\x01\xff";
     for garbage in [
@@ -131,16 +131,16 @@ async fn garbage_closes_its_own_connection_only() {
         peer.write_all(garbage).await.unwrap();
         peer.shutdown().await.unwrap();
         let mut rest = Vec::new();
-        // Ends when the server closes; a reset is a close too.
+        // Ends when the server closes or resets the connection.
         let _ = peer.read_to_end(&mut rest).await;
         assert_eq!(runtime_version(&path).await, "test");
     }
 }
 
 #[tokio::test]
-async fn the_file_is_private_from_the_start_and_gone_in_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("new/folder/cce.sock");
+async fn the_socket_file_is_private_and_removed_on_drop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new/dir/cce.sock");
     let bound = socket::bind(&path).unwrap();
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -151,11 +151,11 @@ async fn the_file_is_private_from_the_start_and_gone_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_stale_file_is_replaced_and_a_live_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     drop(BlockingListener::bind(&path).unwrap());
-    assert!(path.exists(), "a listener that was killed leaves its file");
+    assert!(path.exists(), "a killed process leaves its socket");
     let bound = socket::bind(&path).unwrap();
     let error = socket::bind(&path).expect_err("in use");
     assert!(matches!(&error, SocketError::InUse(_)), "{error}");
@@ -164,9 +164,9 @@ async fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_successors_file_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+async fn a_successors_socket_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     let old = socket::bind(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let successor = BlockingListener::bind(&path).unwrap();
@@ -177,20 +177,20 @@ async fn a_successors_file_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_socket_is_never_removed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cce.sock");
+async fn unusable_paths_are_rejected_and_other_files_are_never_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cce.sock");
     std::fs::write(&path, "precious").unwrap();
     assert!(matches!(
         socket::bind(&path),
         Err(SocketError::NotASocket(_))
     ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-    let long = folder.path().join("x".repeat(120));
+    let long = dir.path().join("x".repeat(120));
     assert!(matches!(socket::bind(&long), Err(SocketError::TooLong(_))));
     let inside_a_file = path.join("cce.sock");
     let error = socket::bind(&inside_a_file)
-        .expect_err("no folder")
+        .expect_err("no directory")
         .to_string();
-    assert!(error.contains("its folder cannot be made"), "{error}");
+    assert!(error.contains("cannot create its directory"), "{error}");
 }

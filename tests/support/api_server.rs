@@ -1,8 +1,8 @@
-//! The stand-in API server, with what the tests put into it.
+//! The simulated API server, with helpers that create the objects of the tests.
 
 use std::collections::BTreeMap;
 
-use dew_provider::apiserver::ApiServer as Server;
+use dew_provider::sim::kubernetes::ApiServer as Server;
 use serde_json::{Value, json};
 
 pub(crate) const CLASSES: &str = "secretproviderclasses.secrets-store.csi.x-k8s.io";
@@ -10,7 +10,7 @@ pub(crate) const RECORDS: &str = "secretproviderclasspodstatuses.secrets-store.c
 pub(crate) const REVISIONS: &str = "secretrevisions.dew-provider.io";
 pub(crate) const LEASES: &str = "leases.coordination.k8s.io";
 
-/// The server.
+/// The simulated API server.
 #[derive(Clone, Default)]
 pub(crate) struct ApiServer(pub(crate) Server);
 
@@ -38,20 +38,22 @@ impl ApiServer {
         self.0.put("serviceaccounts", account);
     }
 
-    /// Answers everything with this status from now on.
+    /// Fails every request with this status; `None` ends that.
     pub(crate) fn set_broken(&self, status: Option<u16>) {
         self.0.fail_with(status);
     }
 
+    /// Withholds changes of SecretProviderClasses from watches.
     pub(crate) fn hold_watch(&self) {
         self.0.hold_watches_of(CLASSES);
     }
 
-    /// Events that were written, as they were created.
+    /// All Events written so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.0.list("events.events.k8s.io")
     }
 
+    /// How often a ServiceAccount was read.
     pub(crate) fn account_reads(&self) -> usize {
         self.0.requests("get", "serviceaccounts")
     }

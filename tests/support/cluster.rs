@@ -1,5 +1,5 @@
-//! A cluster in one process: the cloud, an API server, and nodes, each with its provider and its
-//! driver. Nobody looks after volumes as kubelet does unless a test says so.
+//! A cluster in one process: the cloud, an API server, and nodes, each with its provider and CSI
+//! driver. Volumes are not remounted periodically, as kubelet would, unless a test does so.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dew_provider::clock::{Clock, Jitter};
-use dew_provider::cloud::{self, Env};
-use dew_provider::driver::csi::{Csi, Serving};
-use dew_provider::driver::{Driver, DriverConfig, PodVolume};
-use dew_provider::emulator::{self, DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY, Emulator};
-use dew_provider::provider::authorize::AllowListMode;
-use dew_provider::rotation;
-use dew_provider::serve::{self, Outside, Running};
+use dew_provider::cloud::{self, CloudConfig};
+use dew_provider::serve::{self, Dependencies, RotationConfig, ServeConfig, ServerHandle};
+use dew_provider::sim::csi_driver::csi::{Csi, Serving};
+use dew_provider::sim::csi_driver::{Driver, DriverConfig, PodVolume};
+use dew_provider::sim::huawei::{self, DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY, Emulator};
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -25,21 +24,21 @@ use tonic::Status;
 use super::api_server::{ApiServer, LEASES, RECORDS, REVISIONS};
 use super::http;
 use super::owner::Owner;
-use super::still::{Still, hurry};
+use super::paused_clock::{PausedClock, drive};
 
 /// `rotation_poll_interval` of the nodes.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// A step of time that passes in a cluster, and polls of its sockets within it.
+/// One step of [`Cluster::live`], and how often the tasks are polled within it.
 const STEP: Duration = Duration::from_millis(50);
 const POLLS: usize = 40;
 
-/// What may differ between clusters.
+/// The settings of a cluster.
 pub(crate) struct Setup {
     pub(crate) nodes: usize,
-    pub(crate) emulator: emulator::Config,
+    pub(crate) emulator: huawei::Config,
     pub(crate) env: Vec<(&'static str, String)>,
-    /// Whether the drivers have their rotation on.
+    /// Whether rotation is enabled in the drivers.
     pub(crate) driver_rotates: bool,
     pub(crate) interval: Duration,
     pub(crate) stale_limit: Duration,
@@ -50,7 +49,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             nodes: 3,
-            emulator: emulator::Config::default(),
+            emulator: huawei::Config::default(),
             env: vec![
                 ("HUAWEICLOUD_SDK_AK", DEMO_ACCESS_KEY.into()),
                 ("HUAWEICLOUD_SDK_SK", DEMO_SECRET_KEY.into()),
@@ -63,10 +62,10 @@ impl Default for Setup {
     }
 }
 
-/// A node.
+/// A node with its provider and its CSI driver.
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) provider: Option<Running>,
+    pub(crate) provider: Option<ServerHandle>,
     pub(crate) driver: Arc<Driver>,
     pub(crate) csi: Csi,
     folder: PathBuf,
@@ -76,12 +75,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Takes away its way to the cloud, or gives it back.
+    /// Cuts the node off from the cloud, or reconnects it.
     pub(crate) fn cut(&self, is_cut: bool) {
         self.is_cut.store(is_cut, Ordering::Relaxed);
     }
 
-    /// What is connected already stays so until it was idle for a while.
+    /// Fails new connections while the node is cut off; an open one lasts until it has been idle for a while.
     fn dial(&self) -> cloud::Dial {
         let (tcp, is_cut) = (cloud::tcp(), Arc::clone(&self.is_cut));
         Arc::new(move |uri| {
@@ -93,7 +92,7 @@ impl Node {
     }
 }
 
-/// The cluster. Time stands still in it, except within its own methods.
+/// The cluster. Time advances only inside its methods.
 pub(crate) struct Cluster {
     pub(crate) emulator: Emulator,
     pub(crate) api: ApiServer,
@@ -102,7 +101,7 @@ pub(crate) struct Cluster {
     owner: Owner,
     clock: Clock,
     _folder: tempfile::TempDir,
-    _still: Still,
+    _paused: PausedClock,
 }
 
 impl std::ops::Deref for Cluster {
@@ -118,21 +117,25 @@ impl Cluster {
         Self::with(Setup::default()).await
     }
 
-    /// With so many nodes.
+    /// A cluster of this many nodes.
     pub(crate) async fn of(nodes: usize) -> Self {
         let rest = Setup::default();
         Self::with(Setup { nodes, ..rest }).await
     }
 
     pub(crate) async fn with(setup: Setup) -> Self {
-        let still = Still::new();
+        let paused = PausedClock::new();
         let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let clock = Clock::from_tokio(start);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator = Emulator::start(listener, setup.emulator.clone(), clock.clone()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let api = ApiServer::default();
-        let owner = Owner::new(endpoints(&emulator), emulator.url(), clock.clone());
+        let owner = Owner::new(
+            CloudConfig::emulated(&emulator.url()),
+            emulator.url(),
+            clock.clone(),
+        );
         let mut cluster = Self {
             emulator,
             api,
@@ -141,7 +144,7 @@ impl Cluster {
             clock,
             setup,
             _folder: folder,
-            _still: still,
+            _paused: paused,
         };
         for index in 0..cluster.setup.nodes {
             let node = cluster.node(index).await;
@@ -176,45 +179,37 @@ impl Cluster {
 
     /// Starts a node's provider.
     pub(crate) async fn start(&self, node: &mut Node) {
-        let config = serve::Config {
-            socket_dir: node.folder.join("providers"),
-            provider_names: vec!["cce".into()],
+        let cloud = CloudConfig::emulated(&self.emulator.url());
+        let config = ServeConfig {
             region: Some(DEMO_REGION.parse().unwrap()),
-            project: None,
             interval: self.setup.interval,
             stale_limit: self.setup.stale_limit,
-            store_dir: None,
-            allow_list: AllowListMode::Required,
-            cloud: endpoints(&self.emulator),
-            rotation: Some(rotation::Config {
-                qps: 5.try_into().unwrap(),
-                spread: 5 * SECOND,
-                node_name: Some(node.name.clone()),
-                namespace: "kube-system".into(),
+            rotation: Some(RotationConfig {
                 driver_socket: Some(node.folder.join("csi.sock")),
+                ..RotationConfig::emulated(&node.name)
             }),
-            admin_address: Some("127.0.0.1:0".parse().unwrap()),
+            ..ServeConfig::emulated(node.folder.join("providers"), cloud)
         };
-        let outside = Outside {
+        let dependencies = Dependencies {
             env: Env::from_pairs(self.setup.env.clone()),
             clock: self.clock.clone(),
             jitter: Jitter::seeded(node.seed),
             dial: node.dial(),
             kube: Some(self.api.0.client()),
         };
-        let provider = hurry(serve::start(config, outside)).await.unwrap();
+        let provider = drive(serve::start(config, dependencies)).await.unwrap();
         node.provider = Some(provider);
     }
 
-    /// Ends a node's provider as a signal does, and starts it anew.
+    /// Stops a node's provider as a signal does, and starts it again.
     pub(crate) async fn restart(&mut self, index: usize) {
         let mut node = self.nodes.remove(index);
-        hurry(node.provider.take().unwrap().stop()).await;
+        drive(node.provider.take().unwrap().stop()).await;
         self.start(&mut node).await;
         self.nodes.insert(index, node);
     }
 
-    /// Lets this much time pass, with everything at work.
+    /// Advances time while all tasks run.
     pub(crate) async fn live(&self, time: Duration) {
         let mut left = time;
         while left > Duration::ZERO {
@@ -226,18 +221,21 @@ impl Cluster {
         settle().await;
     }
 
-    /// Lets time pass until `is_so`, at most so much; tells how much it took.
+    /// Advances time until `is_so` returns true, and returns how long it took: at most `most`.
     pub(crate) async fn until(&self, most: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
         let mut took = Duration::ZERO;
         while !is_so() {
-            assert!(took < most, "it did not come within {most:?}");
+            assert!(
+                took < most,
+                "the condition did not become true within {most:?}"
+            );
             self.live(STEP).await;
             took += STEP;
         }
         took
     }
 
-    /// Applies a class in `default`, and a ServiceAccount of the same name with this list.
+    /// Applies a class in `default`, and a ServiceAccount of the same name that lists `allowed`.
     pub(crate) fn apply(&self, name: &str, parameters: &[(&str, &str)], allowed: &[&str]) {
         let parameters: BTreeMap<String, String> = parameters
             .iter()
@@ -248,20 +246,20 @@ impl Cluster {
         self.api.put_account("default", name, Some(&list));
     }
 
-    /// A class of one object.
+    /// Applies a class with one object, and a ServiceAccount that lists its secret.
     pub(crate) fn apply_one(&self, class: &str, secret: &str, selector: &str) {
         let objects = format!("- {{objectName: {secret}, objectType: csms, {selector}}}");
         self.apply(class, &[("objects", &objects)], &[secret]);
     }
 
-    /// A pod that runs on a node, with a volume of the class of the same name.
+    /// Creates a pod on a node and mounts its volume.
     pub(crate) async fn pod(&self, node: usize, class: &str, uid: &str) -> PodVolume {
         let pod = self.scheduled(node, class, uid);
         self.publish(node, &pod).await.unwrap();
         pod
     }
 
-    /// A pod whose volume is not mounted yet.
+    /// Creates a pod on a node without mounting its volume. Class and ServiceAccount have the same name.
     pub(crate) fn scheduled(&self, node: usize, class: &str, uid: &str) -> PodVolume {
         let folder = &self.nodes[node].folder;
         let target = format!("pods/{uid}/volumes/kubernetes.io~csi/v/mount");
@@ -278,7 +276,8 @@ impl Cluster {
         pod
     }
 
-    /// The pod's object; `metadata` is added to it.
+    /// Writes the pod's object with additional `metadata`. With a `deletionTimestamp`, its container has
+    /// terminated.
     pub(crate) fn put_pod(&self, node: usize, pod: &PodVolume, metadata: Value) {
         let secret = pod.secrets.as_ref().map(|_| json!({"name": "keys"}));
         let mut object = json!({
@@ -308,12 +307,12 @@ impl Cluster {
         self.api.0.put("pods", object);
     }
 
-    /// As kubelet has a volume filled.
+    /// Mounts a volume, or mounts it again, as kubelet does.
     pub(crate) async fn publish(&self, node: usize, pod: &PodVolume) -> Result<(), Status> {
-        hurry(self.nodes[node].csi.publish_as_kubelet(pod)).await
+        drive(self.nodes[node].csi.publish_as_kubelet(pod)).await
     }
 
-    /// As kubelet ends a pod: its volume first, then its object.
+    /// Removes a pod as kubelet does: first its volume, then its object.
     pub(crate) fn end_pod(&self, node: usize, pod: &PodVolume) {
         let driver = &self.nodes[node].driver;
         driver.node_unpublish_volume(&pod.target_path).unwrap();
@@ -322,7 +321,7 @@ impl Cluster {
         self.api.0.remove(RECORDS, &pod.namespace, &record);
     }
 
-    /// The only SecretRevision of a secret.
+    /// The SecretRevision of a secret; there must be at most one.
     pub(crate) fn revision(&self, secret: &str) -> Option<Value> {
         let mut found = self.api.0.list(REVISIONS);
         found.retain(|revision| revision["spec"]["secret"] == secret);
@@ -330,7 +329,7 @@ impl Cluster {
         found.pop()
     }
 
-    /// Who holds the Lease.
+    /// The name of the node that holds the Lease; empty if there is none.
     pub(crate) fn leader(&self) -> String {
         let leases = self.api.0.list(LEASES);
         let holder = leases.first().map(|l| l["spec"]["holderIdentity"].clone());
@@ -350,11 +349,11 @@ impl Cluster {
         events.iter().map(text).collect()
     }
 
-    /// A value of a node's `/metrics`.
+    /// The value of a metric without labels in a node's `/metrics`.
     pub(crate) async fn metric(&self, node: usize, name: &str) -> f64 {
         let address = self.nodes[node].provider.as_ref().unwrap().admin_address;
         let url = format!("http://{}/metrics", address.unwrap());
-        let text = hurry(http::get(&url)).await.text();
+        let text = drive(http::get(&url)).await.text();
         let line = text
             .lines()
             .find(|line| line.starts_with(&format!("{name} ")));
@@ -369,19 +368,7 @@ async fn settle() {
     }
 }
 
-fn endpoints(emulator: &Emulator) -> cloud::Config {
-    let many = 1000.try_into().unwrap();
-    cloud::Config {
-        csms_endpoint: Some(emulator.url()),
-        iam_endpoint: Some(emulator.url()),
-        metadata_endpoint: Some(emulator.url()),
-        qps: many,
-        burst: many,
-        ..cloud::Config::default()
-    }
-}
-
-/// What a pod reads; nothing where there is no such file.
+/// The contents of a file in a pod's volume; empty if the file does not exist.
 pub(crate) fn read(pod: &PodVolume, path: &str) -> String {
     std::fs::read_to_string(pod.target_path.join(path)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! A plain HTTP client.
+//! A minimal HTTP client.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -24,7 +24,7 @@ impl Reply {
     }
 }
 
-/// Sends one request; headers are name and value.
+/// Sends one request; headers are pairs of name and value.
 pub(crate) async fn send(method: Method, url: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut request = Request::builder().method(method).uri(url);
     for (name, value) in headers {
@@ -39,7 +39,7 @@ pub(crate) async fn send(method: Method, url: &str, headers: &[(&str, &str)], bo
     }
 }
 
-/// Gets a page.
+/// Sends a GET request.
 pub(crate) async fn get(url: &str) -> Reply {
     send(Method::GET, url, &[], "").await
 }

@@ -1,4 +1,4 @@
-//! All that is logged on this thread.
+//! Captures what a test logs.
 
 use std::io;
 use std::sync::{Arc, Mutex, Once};
@@ -8,14 +8,14 @@ use tracing::subscriber::{DefaultGuard, Interest, set_global_default};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Collects every line of every level, of all crates, until dropped.
+/// Collects the log lines of this thread, of all levels and crates, until dropped.
 pub(crate) struct Logs {
     text: Text,
     _guard: DefaultGuard,
 }
 
-/// Of threads that capture nothing. Without it, a line that such a thread comes to first can be
-/// taken for one that nobody wants, by all threads.
+/// The subscriber of threads that do not capture. Without it, if such a thread reaches a log statement
+/// first, tracing can cache for all threads that nobody is interested in it.
 struct Undecided;
 
 impl Subscriber for Undecided {
@@ -42,7 +42,7 @@ impl Subscriber for Undecided {
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
-    /// Tests run in runtimes of one thread, so their tasks log here too.
+    /// Starts to capture. Tests use single-threaded runtimes, so their tasks log on this thread too.
     pub(crate) fn capture() -> Self {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| set_global_default(Undecided).unwrap());

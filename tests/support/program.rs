@@ -1,4 +1,4 @@
-//! The program itself, as a process.
+//! Runs the `dew-provider` binary as a process.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
-/// The binary with an environment of its own: nothing of the machine's decides a test.
+/// The binary with an empty environment, so that the machine's does not influence a test.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dew-provider"));
     command
@@ -17,7 +17,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs the binary until it exits.
 pub(crate) async fn run(args: &[&str], env: &[(&str, &str)], input: &str) -> Output {
     use tokio::io::AsyncWriteExt;
     let mut command = command(args);
@@ -25,13 +25,13 @@ pub(crate) async fn run(args: &[&str], env: &[(&str, &str)], input: &str) -> Out
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // Who does not read its input may be gone already.
+    // A process that does not read its input may have exited already.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     child.wait_with_output().await.unwrap()
 }
 
-/// What it printed, on both outputs.
+/// What the process printed to standard output and standard error.
 pub(crate) fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!(
@@ -41,14 +41,14 @@ pub(crate) fn text(output: &Output) -> String {
     )
 }
 
-/// `serve` without a cluster, with a socket in a folder of the test's.
+/// `serve` without a cluster, with its socket in a directory of the test.
 pub(crate) struct Serve {
     child: Child,
     pub(crate) socket: PathBuf,
 }
 
 impl Serve {
-    /// Starts it, and waits until its socket accepts.
+    /// Starts `serve` and waits until its socket accepts connections.
     pub(crate) async fn start(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let socket = folder.join("cce.sock");
         let mut all = vec!["serve", "--service-account-allow-list", "off"];
@@ -65,7 +65,7 @@ impl Serve {
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             assert!(
                 child.try_wait().unwrap().is_none(),
-                "it ended: {}",
+                "serve exited: {}",
                 log(child).await
             );
             tokio::task::yield_now().await;
@@ -81,7 +81,7 @@ impl Serve {
         assert!(sent.unwrap().success());
     }
 
-    /// Waits for its end; returns also what it logged.
+    /// Waits until the process exits; returns its status and its log.
     pub(crate) async fn end(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().await.unwrap();
         (status, log(self.child).await)

@@ -4,7 +4,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Quoted: a release may be called y or 1, which YAML does not read as text. */}}
+{{/* Quoted, because YAML does not read a release name such as y or 1 as a string. */}}
 {{- define "dew-provider.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -23,28 +23,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* YAML reads a bare off as false. What is not there is the strictest, as for the program. */}}
+{{/* YAML reads a bare off as false. The default is the strictest mode, as in the program. */}}
 {{- define "dew-provider.allowList" -}}
 {{ if kindIs "bool" .Values.serviceAccountAllowList }}off{{ else }}{{ .Values.serviceAccountAllowList | default "required" }}{{ end }}
 {{- end }}
 
-{{/* What the schema cannot say readably. */}}
+{{/* Checks for which a schema error would be hard to read. */}}
 {{- define "dew-provider.check" -}}
 {{- with .Values.credentials }}
 {{- if and (eq .source "secret") (not .secret.name) }}
-{{- fail "\n\ncredentials.source is secret, but credentials.secret.name is empty: name a Secret of the release's namespace" }}
+{{- fail "\n\ncredentials.source is secret, but credentials.secret.name is empty: set it to the name of a Secret in the release's namespace" }}
 {{- end }}
 {{- if and (eq .source "environment") (not .environment) }}
-{{- fail "\n\ncredentials.source is environment, but credentials.environment is empty: give HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK" }}
+{{- fail "\n\ncredentials.source is environment, but credentials.environment is empty: set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK" }}
 {{- end }}
 {{- if and (ne .source "secret") .secret.name }}
 {{- fail (printf "\n\ncredentials.secret.name is %s, but credentials.source is %s: set the source to secret" .secret.name .source) }}
 {{- end }}
 {{- if and (ne .source "environment") .environment }}
-{{- fail (printf "\n\ncredentials.environment is given, but credentials.source is %s: set the source to environment" .source) }}
+{{- fail (printf "\n\ncredentials.environment is set, but credentials.source is %s: set the source to environment" .source) }}
 {{- end }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
-{{- fail "\n\nmetrics.serviceMonitor needs metrics.service.enabled: true" }}
+{{- fail "\n\nmetrics.serviceMonitor.enabled needs metrics.service.enabled: true" }}
 {{- end }}
 {{- end }}

@@ -8,31 +8,31 @@ use ini::Ini;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::AccessKeys;
+use super::access_keys::AccessKeys;
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     pub(super) keys: Arc<AccessKeys>,
     pub(super) project: Option<String>,
 }
 
-/// A file that may change: a mounted Secret is swapped as a whole, an editor may write in parts.
+/// A file that may change: a mounted Secret is swapped atomically, an editor may write in parts.
 #[derive(Debug)]
 pub(super) struct CredentialsFile {
     path: PathBuf,
-    last: Mutex<Option<(Stamp, Profile)>>,
+    last: Mutex<Option<(FileStamp, Profile)>>,
 }
 
-/// Tells one state of a file from another.
+/// Distinguishes the states of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(metadata: &std::fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self {
@@ -55,9 +55,9 @@ impl CredentialsFile {
         &self.path
     }
 
-    /// What the file holds now; `None` where there is no file and never was a good one. A file
-    /// that went away or cannot be read any more leaves what it last held, and is read again at
-    /// the next call.
+    /// The current contents; `None` if there is no file and there never was a valid one. If the file
+    /// disappeared or became unreadable, its last valid contents are returned, and the next call reads it
+    /// again.
     pub(super) async fn read(&self) -> Result<Option<Profile>, String> {
         let mut last = self.last.lock().await;
         let stamp = match self.stamp().await {
@@ -78,14 +78,14 @@ impl CredentialsFile {
         match self.parse().await {
             Ok(profile) => {
                 if last.is_some() {
-                    tracing::info!(path = %self.path.display(), "credentials file read again");
+                    tracing::info!(path = %self.path.display(), "reloaded the credentials file");
                 }
                 *last = Some((stamp, profile.clone()));
                 Ok(Some(profile))
             }
             Err(why) => match &*last {
                 Some((_, profile)) => {
-                    tracing::warn!(path = %self.path.display(), why, "credentials file is not usable; keeping what it held");
+                    tracing::warn!(path = %self.path.display(), why, "the credentials file is invalid; keeping its last valid contents");
                     Ok(Some(profile.clone()))
                 }
                 None => Err(format!("{}: {why}", self.path.display())),
@@ -93,13 +93,17 @@ impl CredentialsFile {
         }
     }
 
-    async fn stamp(&self) -> std::io::Result<Stamp> {
-        tokio::fs::metadata(&self.path).await.map(|m| Stamp::of(&m))
+    async fn stamp(&self) -> std::io::Result<FileStamp> {
+        tokio::fs::metadata(&self.path)
+            .await
+            .map(|m| FileStamp::of(&m))
     }
 
-    /// The same without waiting: a look at a file of the node takes microseconds.
-    pub(super) fn stamp_now(&self) -> Option<Stamp> {
-        std::fs::metadata(&self.path).ok().map(|m| Stamp::of(&m))
+    /// The same, blocking: `stat` of a local file takes microseconds.
+    pub(super) fn stamp_now(&self) -> Option<FileStamp> {
+        std::fs::metadata(&self.path)
+            .ok()
+            .map(|m| FileStamp::of(&m))
     }
 
     async fn parse(&self) -> Result<Profile, String> {
@@ -111,9 +115,9 @@ impl CredentialsFile {
     }
 }
 
-/// Reads `[basic]`. Errors name lines and keys, never what they hold.
+/// Parses `[basic]`. Errors name lines and keys, never values.
 fn parse(text: &str) -> Result<Profile, String> {
-    // secret keys may hold backslashes, so nothing is an escape
+    // Secret keys may contain backslashes, so nothing is an escape sequence.
     let ini = Ini::load_from_str_noescape(text)
         .map_err(|error| format!("not INI (line {}, column {})", error.line, error.col))?;
     let section = ini
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sdks_file_is_read() {
+    fn the_file_of_the_sdks_is_read() {
         let text = "# own\n[global]\nak = G\n[basic]\nak = A\nsk = S/\\n+=\nsecurity_token = T\nproject_id = p1\n";
         let profile = parse(text).unwrap();
         assert_eq!(profile.keys.access_key(), "A");
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_is_told_without_its_keys() {
+    fn errors_do_not_quote_keys() {
         let cases = [
             ("", "[basic]"),
             ("[global]\nak=A\nsk=hunter2\n", "[basic]"),
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_is_taken_up_and_a_broken_one_is_not() {
+    async fn a_changed_file_is_reloaded_and_an_invalid_one_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
         let file = CredentialsFile::new(path.clone());

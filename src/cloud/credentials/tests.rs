@@ -1,4 +1,4 @@
-//! The process's own credentials, with time paused.
+//! The process's own credentials, with paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::*;
-use crate::cloud::testing::{Log, Reply, caller, cloud, header, reply, version};
-use crate::cloud::{Caller, Cloud};
+use crate::cloud::testing::{Log, Reply, caller, client, header, reply, version};
+use crate::cloud::{ApiError, Caller, Cloud, Csms, ErrorKind};
+use crate::util::env::Env;
 
 const TOKEN_PATH: &str = "PUT /meta-data/latest/api/token";
 const KEYS_PATH: &str = "GET /openstack/latest/securitykey";
@@ -34,7 +35,7 @@ fn keys(n: u32, hours: u32) -> Reply {
 fn agency(
     handler: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
 ) -> (Cloud, Credentials, Log) {
-    let (cloud, log) = cloud(&Env::default(), handler);
+    let (cloud, log) = client(&Env::default(), handler);
     let own = cloud
         .own_credentials(&Env::default(), Some(Source::Agency))
         .unwrap();
@@ -111,8 +112,8 @@ async fn a_node_without_agency_or_service_is_not_configured() {
             "no agency",
         ),
         (|| reply(404, "", ""), "not an ECS node"),
-        (|| Reply::Unreachable, "no metadata service answers"),
-        (|| Reply::Silence, "no metadata service answers"),
+        (|| Reply::Unreachable, "no metadata service responds"),
+        (|| Reply::Silence, "no metadata service responds"),
     ];
     for (answer, expected) in cases {
         let (_, own, _) = agency(move |_, head| match head.starts_with(TOKEN_PATH) {
@@ -120,7 +121,7 @@ async fn a_node_without_agency_or_service_is_not_configured() {
             false => answer(),
         });
         let error = access_key(&own).await.unwrap_err();
-        assert_eq!(error.kind, Kind::Credentials);
+        assert_eq!(error.kind, ErrorKind::Credentials);
         assert!(error.message.contains(expected), "{error}");
         assert!(
             error.message.contains("no credentials are configured"),
@@ -141,7 +142,7 @@ async fn a_failing_agency_names_itself_and_shows_no_answer() {
             false => reply(status, "", body),
         });
         let error = access_key(&own).await.unwrap_err();
-        assert_eq!(error.kind, Kind::Credentials);
+        assert_eq!(error.kind, ErrorKind::Credentials);
         assert!(
             error.message.starts_with("credentials from agency"),
             "{error}"
@@ -215,7 +216,7 @@ async fn keys_refused_as_expired_are_renewed_once() {
         credentials: own,
         ..caller()
     };
-    cloud
+    Csms::new(cloud)
         .show_secret_version(&caller, "db", "v1", soon())
         .await
         .unwrap();
@@ -237,11 +238,11 @@ async fn a_service_that_refuses_all_keys_is_asked_twice() {
         credentials: own,
         ..caller()
     };
-    let error = cloud
+    let error = Csms::new(cloud)
         .show_secret_version(&caller, "db", "v1", soon())
         .await
         .unwrap_err();
-    assert_eq!(error.kind, Kind::CredentialsExpired);
+    assert_eq!(error.kind, ErrorKind::CredentialsExpired);
     assert_eq!(log.count("/secrets/db"), 2);
 }
 
@@ -252,7 +253,7 @@ async fn the_chain_takes_the_first_that_is_configured_and_stops_at_a_failure() {
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     let file = path.to_str().unwrap();
     let home = dir.path().to_str().unwrap();
-    let (cloud, log) = cloud(&Env::default(), |_, _| Reply::Unreachable);
+    let (cloud, log) = client(&Env::default(), |_, _| Reply::Unreachable);
     let own = |pairs: &[(&str, &str)]| {
         cloud.own_credentials(&Env::from_pairs(pairs.iter().copied()), None)
     };
@@ -273,7 +274,7 @@ async fn the_chain_takes_the_first_that_is_configured_and_stops_at_a_failure() {
     // a file that is named has to be there
     let named = own(&[("HUAWEICLOUD_SDK_CREDENTIALS_FILE", file)]).unwrap();
     let error = access_key(&named).await.unwrap_err();
-    assert!(error.message.contains("does not exist, which"), "{error}");
+    assert!(error.message.contains("does not exist (set by"), "{error}");
     std::fs::write(&path, "[basic]\nak = F\nsk = s\nproject_id = pf\n").unwrap();
     assert_eq!(access_key(&later).await.unwrap(), "F");
     assert_eq!(later.source(), "file");
@@ -306,7 +307,7 @@ async fn keys_in_a_file_that_were_replaced_are_taken_after_a_refusal() {
     let path = dir.path().join("credentials");
     std::fs::write(&path, "[basic]\nak = OLD\nsk = s\nsecurity_token = t\n").unwrap();
     let swapped = path.clone();
-    let (cloud, log) = cloud(&Env::default(), move |_, head| {
+    let (cloud, log) = client(&Env::default(), move |_, head| {
         if head.contains("Access=NEW") {
             return version("v1");
         }
@@ -321,7 +322,7 @@ async fn keys_in_a_file_that_were_replaced_are_taken_after_a_refusal() {
         credentials: own,
         ..caller()
     };
-    cloud
+    Csms::new(cloud)
         .show_secret_version(&caller, "db", "v1", soon())
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! One function per operation.
+//! The client of CSMS, one method per operation.
 
 use http::Method;
 use serde::Deserialize;
@@ -7,16 +7,17 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::request::{body, check_name, check_version};
-use super::value::Version;
-use super::{NewSecret, Secret, SecretValue, SecretVersion, Stage, VersionMetadata};
-use crate::cloud::error::{ApiError, Kind};
-use crate::cloud::http::{Call, Signer, json as parse};
-use crate::cloud::{Caller, Cloud};
-use crate::secret::SecretBytes;
+use super::types::{NewSecret, Secret, SecretValue, SecretVersion, Stage, VersionMetadata};
+use super::value::VersionBody;
+use crate::cloud::call::{Call, Signer};
+use crate::cloud::client::{Caller, Cloud};
+use crate::cloud::error::{ApiError, ErrorKind};
+use crate::cloud::transport::body::json as parse;
+use crate::util::secret_bytes::SecretBytes;
 
-/// Versions of one secret that CSMS keeps are 20, stages 12, secrets of a user 200; a list that
-/// goes on beyond this many pages does not end.
-const PAGES: usize = 100;
+/// CSMS keeps at most 20 versions and 12 stages of a secret and 200 secrets of a user, so a list with more
+/// pages than this is endless.
+const MAX_PAGES: usize = 100;
 
 #[derive(Deserialize)]
 struct One<T> {
@@ -43,19 +44,19 @@ struct PageInfo {
     next_marker: Option<String>,
 }
 
-/// What is asked, before it becomes a [`Call`].
-struct Ask<'a> {
-    operation: &'static str,
+/// An operation's part of a [`Call`].
+struct Operation<'a> {
+    name: &'static str,
     method: Method,
     path: &'a [&'a str],
     query: Vec<(String, String)>,
     body: Option<SecretBytes>,
 }
 
-impl<'a> Ask<'a> {
-    fn new(operation: &'static str, method: Method, path: &'a [&'a str]) -> Self {
+impl<'a> Operation<'a> {
+    fn new(name: &'static str, method: Method, path: &'a [&'a str]) -> Self {
         Self {
-            operation,
+            name,
             method,
             path,
             query: Vec::new(),
@@ -64,13 +65,20 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// CSMS. Every call ends by `deadline`, retries included; errors are [`ApiError`]s whose
-/// [`Kind`] tells what they mean.
-impl Cloud {
+/// The client of CSMS. Every call ends by its `deadline`, retries included.
+#[derive(Clone, Debug)]
+pub struct Csms(Cloud);
+
+impl Csms {
+    /// CSMS through `cloud`, within its rate limit.
+    pub fn new(cloud: Cloud) -> Self {
+        Self(cloud)
+    }
+
     /// Creates a secret with its first version, `v1`.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] where the name exists; [`Kind::Invalid`] for a bad name or a value over
+    /// [`ErrorKind::Conflict`] if the name exists; [`ErrorKind::Invalid`] for a bad name or a value over
     /// 32768 characters.
     pub async fn create_secret(
         &self,
@@ -83,15 +91,15 @@ impl Cloud {
         let mut fields = vec![("name", json!(secret.name))];
         fields.extend(secret.kms_key_id.map(|id| ("kms_key_id", json!(id))));
         fields.extend(secret.description.map(|text| ("description", json!(text))));
-        let mut ask = Ask::new(OPERATION, Method::POST, &["secrets"]);
-        ask.body = Some(body(OPERATION, &fields, &secret.value)?);
-        self.one(caller, ask, deadline).await
+        let mut operation = Operation::new(OPERATION, Method::POST, &["secrets"]);
+        operation.body = Some(body(OPERATION, &fields, &secret.value)?);
+        self.one(caller, operation, deadline).await
     }
 
-    /// A secret without its values.
+    /// Returns a secret without its values.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] and those of any call.
+    /// [`ErrorKind::NotFound`] and those of any call.
     pub async fn show_secret(
         &self,
         caller: &Caller,
@@ -101,11 +109,11 @@ impl Cloud {
         const OPERATION: &str = "ShowSecret";
         check_name(OPERATION, "secret name", name)?;
         let path = ["secrets", name];
-        let ask = Ask::new(OPERATION, Method::GET, &path);
-        self.one(caller, ask, deadline).await
+        let operation = Operation::new(OPERATION, Method::GET, &path);
+        self.one(caller, operation, deadline).await
     }
 
-    /// All secrets of the project.
+    /// Lists the secrets of the project.
     ///
     /// # Errors
     /// Those of any call.
@@ -118,10 +126,10 @@ impl Cloud {
             .await
     }
 
-    /// Deletes a secret with all its versions, at once and for good.
+    /// Deletes a secret with all its versions, immediately and permanently.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] where there was none before the first try.
+    /// [`ErrorKind::NotFound`] if it did not exist before the first attempt.
     pub async fn delete_secret(
         &self,
         caller: &Caller,
@@ -131,10 +139,10 @@ impl Cloud {
         const OPERATION: &str = "DeleteSecret";
         check_name(OPERATION, "secret name", name)?;
         let path = ["secrets", name];
-        let ask = Ask::new(OPERATION, Method::DELETE, &path);
-        match self.call(caller, ask, deadline, |_| Ok(())).await {
-            // an earlier try did it, and its answer was lost
-            Err(error) if error.kind == Kind::NotFound && error.attempts > 1 => Ok(()),
+        let operation = Operation::new(OPERATION, Method::DELETE, &path);
+        match self.call(caller, operation, deadline, |_| Ok(())).await {
+            // An earlier attempt deleted it, and its response was lost.
+            Err(error) if error.kind == ErrorKind::NotFound && error.attempts > 1 => Ok(()),
             result => result,
         }
     }
@@ -143,7 +151,7 @@ impl Cloud {
     /// `SYSPREVIOUS`.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], [`Kind::Disabled`], and [`Kind::Invalid`] for a bad name or value.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Disabled`], and [`ErrorKind::Invalid`] for a bad name or value.
     pub async fn create_secret_version(
         &self,
         caller: &Caller,
@@ -162,15 +170,15 @@ impl Cloud {
             fields.push(("version_stages", json!(stages)));
         }
         let path = ["secrets", name, "versions"];
-        let mut ask = Ask::new(OPERATION, Method::POST, &path);
-        ask.body = Some(body(OPERATION, &fields, &value)?);
-        self.one(caller, ask, deadline).await
+        let mut operation = Operation::new(OPERATION, Method::POST, &path);
+        operation.body = Some(body(OPERATION, &fields, &value)?);
+        self.one(caller, operation, deadline).await
     }
 
-    /// All versions of a secret, without their values.
+    /// Lists the versions of a secret, without their values.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] and those of any call.
+    /// [`ErrorKind::NotFound`] and those of any call.
     pub async fn list_secret_versions(
         &self,
         caller: &Caller,
@@ -183,10 +191,10 @@ impl Cloud {
         self.pages(caller, OPERATION, &path, deadline).await
     }
 
-    /// One version with its value. `version` is `v1`, `v2` and so on, or `latest`.
+    /// Returns one version with its value. `version` is `v1`, `v2` and so on, or `latest`.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], [`Kind::Disabled`], [`Kind::Denied`], and those of any call.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Disabled`], [`ErrorKind::Denied`], and those of any call.
     pub async fn show_secret_version(
         &self,
         caller: &Caller,
@@ -195,24 +203,24 @@ impl Cloud {
         deadline: Instant,
     ) -> Result<SecretVersion, ApiError> {
         #[derive(Deserialize)]
-        struct Answer {
-            version: Version,
+        struct Body {
+            version: VersionBody,
         }
         const OPERATION: &str = "ShowSecretVersion";
         check_name(OPERATION, "secret name", name)?;
         check_version(OPERATION, version)?;
         let path = ["secrets", name, "versions", version];
-        let ask = Ask::new(OPERATION, Method::GET, &path);
-        self.call(caller, ask, deadline, |bytes| {
-            parse::<Answer>(bytes)?.version.into_version()
+        let operation = Operation::new(OPERATION, Method::GET, &path);
+        self.call(caller, operation, deadline, |bytes| {
+            parse::<Body>(bytes)?.version.into_version()
         })
         .await
     }
 
-    /// Which version holds a stage.
+    /// Returns the version that holds a stage.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] and those of any call.
+    /// [`ErrorKind::NotFound`] and those of any call.
     pub async fn show_secret_stage(
         &self,
         caller: &Caller,
@@ -224,14 +232,14 @@ impl Cloud {
         check_name(OPERATION, "secret name", name)?;
         check_name(OPERATION, "stage", stage)?;
         let path = ["secrets", name, "stages", stage];
-        let ask = Ask::new(OPERATION, Method::GET, &path);
-        self.one(caller, ask, deadline).await
+        let operation = Operation::new(OPERATION, Method::GET, &path);
+        self.one(caller, operation, deadline).await
     }
 
-    /// Moves a stage to a version, creating the stage where there is none.
+    /// Moves a stage to a version, and creates the stage if there is none.
     ///
     /// # Errors
-    /// [`Kind::NotFound`], [`Kind::Disabled`], and those of any call.
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Disabled`], and those of any call.
     pub async fn update_secret_stage(
         &self,
         caller: &Caller,
@@ -245,19 +253,19 @@ impl Cloud {
         check_name(OPERATION, "stage", stage)?;
         check_version(OPERATION, version_id)?;
         let path = ["secrets", name, "stages", stage];
-        let mut ask = Ask::new(OPERATION, Method::PUT, &path);
+        let mut operation = Operation::new(OPERATION, Method::PUT, &path);
         let text = json!({ "version_id": version_id }).to_string();
-        ask.body = Some(SecretBytes::from(text));
-        self.one(caller, ask, deadline).await
+        operation.body = Some(SecretBytes::from(text));
+        self.one(caller, operation, deadline).await
     }
 
     async fn one<T: DeserializeOwned>(
         &self,
         caller: &Caller,
-        ask: Ask<'_>,
+        operation: Operation<'_>,
         deadline: Instant,
     ) -> Result<T, ApiError> {
-        self.call(caller, ask, deadline, |bytes| {
+        self.call(caller, operation, deadline, |bytes| {
             parse::<One<T>>(bytes).map(|answer| answer.item)
         })
         .await
@@ -272,11 +280,14 @@ impl Cloud {
     ) -> Result<Vec<T>, ApiError> {
         let mut items = Vec::new();
         let mut marker: Option<String> = None;
-        for _ in 0..PAGES {
-            let mut ask = Ask::new(operation, Method::GET, path);
-            ask.query
+        for _ in 0..MAX_PAGES {
+            let mut operation = Operation::new(operation, Method::GET, path);
+            operation
+                .query
                 .extend(marker.clone().map(|marker| ("marker".to_owned(), marker)));
-            let page = self.call(caller, ask, deadline, parse::<Page<T>>).await?;
+            let page = self
+                .call(caller, operation, deadline, parse::<Page<T>>)
+                .await?;
             let got = page.items.len();
             items.extend(page.items);
             let next = page
@@ -290,45 +301,47 @@ impl Cloud {
         }
         Err(ApiError::local(
             operation,
-            Kind::Malformed,
-            format!("the list does not end after {PAGES} pages"),
+            ErrorKind::Malformed,
+            format!("the list does not end after {MAX_PAGES} pages"),
         ))
     }
 
     async fn call<T>(
         &self,
         caller: &Caller,
-        ask: Ask<'_>,
+        operation: Operation<'_>,
         deadline: Instant,
         read: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
-        let inner = &self.0;
-        let base = inner
-            .endpoints
-            .csms(&caller.region)
+        let base = self
+            .0
+            .csms_endpoint(&caller.region)
             .map_err(|error| ApiError {
-                operation: ask.operation,
+                operation: operation.name,
                 ..error
             })?;
-        let project = self.project(caller, deadline).await?;
+        let project = self.0.project(caller, deadline).await?;
         let mut path = vec!["v1", project.as_str()];
-        path.extend(ask.path);
-        // creating twice is not the same as creating once
-        let idempotent = ask.method != Method::POST;
+        path.extend(operation.path);
+        // Creating twice differs from creating once.
+        let idempotent = operation.method != Method::POST;
         let call = Call {
-            operation: ask.operation,
+            operation: operation.name,
             base: &base,
             path: &path,
-            query: &ask.query,
-            body: ask.body.map(SecretBytes::into_bytes).unwrap_or_default(),
+            query: &operation.query,
+            body: operation
+                .body
+                .map(SecretBytes::into_bytes)
+                .unwrap_or_default(),
             idempotent,
-            limit: Some(&self.1),
-            method: ask.method,
+            limiter: Some(self.0.limiter()),
+            method: operation.method,
         };
         let signer = Signer {
             credentials: &caller.credentials,
             project: Some(&project),
         };
-        inner.sender.send(&call, signer, deadline, read).await
+        self.0.send(&call, signer, deadline, read).await
     }
 }

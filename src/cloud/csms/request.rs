@@ -1,22 +1,22 @@
-//! What goes into requests: names that are checked, values that leave no copies.
+//! Request bodies without copies of the value, and checks of names.
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-use super::SecretValue;
-use crate::cloud::error::{ApiError, Kind};
-use crate::secret::SecretBytes;
+use super::types::SecretValue;
+use crate::cloud::error::{ApiError, ErrorKind};
+use crate::util::secret_bytes::SecretBytes;
 
-/// Longest value that CSMS takes, in characters of what is sent.
-const VALUE_LIMIT: usize = 32_768;
+/// Longest value that CSMS accepts, in characters as sent.
+const MAX_VALUE: usize = 32_768;
 
-/// A JSON object of the fields and the value, built so that no copy of the value is left behind.
+/// A JSON object with the fields and the value, built so that no copy of the value is left behind.
 pub(super) fn body(
     operation: &'static str,
     fields: &[(&str, serde_json::Value)],
     value: &SecretValue,
 ) -> Result<SecretBytes, ApiError> {
-    let invalid = |text: String| ApiError::local(operation, Kind::Invalid, text);
+    let invalid = |text: String| ApiError::local(operation, ErrorKind::Invalid, text);
     let (name, text) = match value {
         SecretValue::Text(bytes) => {
             let text = bytes.expose_str().ok_or_else(|| {
@@ -30,16 +30,16 @@ pub(super) fn body(
         ),
     };
     let length = text.chars().count();
-    if length > VALUE_LIMIT {
+    if length > MAX_VALUE {
         return Err(invalid(format!(
-            "the value is {length} characters long as {name}; CSMS takes at most {VALUE_LIMIT}"
+            "the value is {length} characters long as {name}; CSMS accepts at most {MAX_VALUE}"
         )));
     }
     let mut head = String::from("{");
     for (field, value) in fields {
         head.push_str(&format!("\"{field}\":{value},"));
     }
-    // room for every byte escaped as \u00xx, so that the vector never moves
+    // Room for every byte escaped as \u00xx, so that the vector never reallocates.
     let mut bytes = Zeroizing::new(Vec::with_capacity(head.len() + 6 * text.len() + 32));
     bytes.extend_from_slice(head.as_bytes());
     bytes.extend_from_slice(format!("\"{name}\":").as_bytes());
@@ -60,7 +60,7 @@ pub(super) fn check_name(operation: &'static str, what: &str, text: &str) -> Res
     )
 }
 
-/// Version ids: `[a-zA-Z0-9][a-zA-Z0-9-_.]{0,63}`.
+/// Version IDs: `[a-zA-Z0-9][a-zA-Z0-9-_.]{0,63}`.
 pub(super) fn check_version(operation: &'static str, text: &str) -> Result<(), ApiError> {
     let rule = "a-z, A-Z, 0-9, _, - and . after a letter or digit";
     check(operation, "version", text, rule, |at, byte| {
@@ -82,8 +82,8 @@ fn check(
     let shown: String = text.chars().take(64).collect();
     Err(ApiError::local(
         operation,
-        Kind::Invalid,
-        format!("{what} {shown:?} is not 1 to 64 of {rule}"),
+        ErrorKind::Invalid,
+        format!("{what} {shown:?} must be 1 to 64 characters of {rule}"),
     ))
 }
 
@@ -122,9 +122,9 @@ mod tests {
         let bytes = body("T", &[], &value).unwrap();
         assert_eq!(bytes.expose(), br#"{"secret_binary":"AP8="}"#);
 
-        let long = SecretValue::Text(SecretBytes::new(vec![b'x'; VALUE_LIMIT + 1]));
+        let long = SecretValue::Text(SecretBytes::new(vec![b'x'; MAX_VALUE + 1]));
         let error = body("T", &[], &long).unwrap_err();
-        assert_eq!(error.kind, Kind::Invalid);
+        assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.message.contains("32769"), "{error}");
     }
 }

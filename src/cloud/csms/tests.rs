@@ -1,4 +1,4 @@
-//! Each operation's request and answer.
+//! Requests and responses of each operation.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::cloud::testing::{caller, cloud, reply};
-use crate::cloud::{Cloud, Env};
-use crate::secret::SecretBytes;
+use crate::util::env::Env;
+use crate::util::secret_bytes::SecretBytes;
 
 const METADATA: &str = r#"{"id":"v2","create_time":5,"expire_time":null,"kms_key_id":"k","secret_name":"db","version_stages":["SYSCURRENT","x"]}"#;
 const SECRET: &str = r#"{"id":"u","name":"db","state":"ENABLED","kms_key_id":"k","description":null,"create_time":1,"update_time":2,"scheduled_delete_time":null,"secret_type":"COMMON","auto_rotation":false}"#;
@@ -22,7 +22,7 @@ fn value() -> SecretValue {
 }
 
 /// Makes a call against a server that answers `body`; gives the request line and body that it got.
-async fn sent<T>(body: &str, call: impl AsyncFnOnce(Cloud) -> T) -> (T, String, String) {
+async fn sent<T>(body: &str, call: impl AsyncFnOnce(Csms) -> T) -> (T, String, String) {
     let body = body.to_owned();
     let (cloud, log) = cloud(&Env::default(), move |_, _| reply(200, "", &body));
     let result = call(cloud).await;
@@ -168,7 +168,7 @@ async fn hostile_names_send_nothing() {
                 .unwrap_err()
                 .kind,
         ];
-        assert_eq!(kinds, [crate::cloud::Kind::Invalid; 4], "{bad:?}");
+        assert_eq!(kinds, [crate::cloud::ErrorKind::Invalid; 4], "{bad:?}");
     }
     assert_eq!(log.len(), 0);
 }

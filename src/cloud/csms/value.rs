@@ -1,56 +1,31 @@
-//! Values on their way between JSON and [`SecretBytes`].
+//! Reads values from JSON into [`SecretBytes`].
 
 use std::fmt;
 
 use data_encoding::BASE64;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::{SecretVersion, VersionMetadata};
-use crate::secret::SecretBytes;
+use super::types::{SecretValue, SecretVersion, VersionMetadata};
+use crate::util::secret_bytes::SecretBytes;
 
-/// The value of a version. `Debug` shows lengths only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretValue {
-    /// `secret_string`: UTF-8 text.
-    Text(SecretBytes),
-    /// `secret_binary`: the bytes themselves, no longer in base64.
-    Binary(SecretBytes),
-}
-
-impl SecretValue {
-    /// The bytes, whichever kind they are.
-    pub fn bytes(&self) -> &SecretBytes {
-        match self {
-            Self::Text(bytes) | Self::Binary(bytes) => bytes,
-        }
-    }
-
-    /// The bytes, whichever kind they are.
-    pub fn into_bytes(self) -> SecretBytes {
-        match self {
-            Self::Text(bytes) | Self::Binary(bytes) => bytes,
-        }
-    }
-}
-
-/// `version` in the answer of ShowSecretVersion.
+/// `version` in the response of ShowSecretVersion.
 #[derive(serde::Deserialize)]
-pub(super) struct Version {
+pub(super) struct VersionBody {
     version_metadata: VersionMetadata,
     #[serde(default)]
-    secret_string: Option<Text>,
+    secret_string: Option<TextValue>,
     #[serde(default)]
-    secret_binary: Option<Binary>,
+    secret_binary: Option<BinaryValue>,
 }
 
-impl Version {
-    /// The one value that a version has.
+impl VersionBody {
+    /// The version, which must have exactly one value.
     pub(super) fn into_version(self) -> Result<SecretVersion, String> {
         let value = match (self.secret_string, self.secret_binary) {
             (Some(text), None) => SecretValue::Text(text.0),
             (None, Some(binary)) => SecretValue::Binary(binary.0),
             (None, None) => return Err("it has neither secret_string nor secret_binary".into()),
-            // the service leaves the unused one out, empty or null
+            // The service omits the unused one, or sends it empty or null.
             (Some(text), Some(binary)) if binary.0.is_empty() => SecretValue::Text(text.0),
             (Some(text), Some(binary)) if text.0.is_empty() => SecretValue::Binary(binary.0),
             (Some(_), Some(_)) => return Err("it has both secret_string and secret_binary".into()),
@@ -62,46 +37,46 @@ impl Version {
     }
 }
 
-struct Text(SecretBytes);
-struct Binary(SecretBytes);
+struct TextValue(SecretBytes);
+struct BinaryValue(SecretBytes);
 
-impl<'de> Deserialize<'de> for Text {
+impl<'de> Deserialize<'de> for TextValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Seen;
-        impl Visitor<'_> for Seen {
-            type Value = Text;
+        struct JsonString;
+        impl Visitor<'_> for JsonString {
+            type Value = TextValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("text")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(SecretBytes::new(text.as_bytes().to_vec())))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TextValue, E> {
+                Ok(TextValue(SecretBytes::new(text.as_bytes().to_vec())))
             }
         }
-        deserializer.deserialize_str(Seen)
+        deserializer.deserialize_str(JsonString)
     }
 }
 
-impl<'de> Deserialize<'de> for Binary {
+impl<'de> Deserialize<'de> for BinaryValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Seen;
-        impl Visitor<'_> for Seen {
-            type Value = Binary;
+        struct JsonString;
+        impl Visitor<'_> for JsonString {
+            type Value = BinaryValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("base64 text")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Binary, E> {
-                // the decoder's own error names a symbol of the value
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BinaryValue, E> {
+                // The decoder's own error quotes a character of the value.
                 let bytes = BASE64
                     .decode(text.as_bytes())
                     .map_err(|_| E::custom("not base64"))?;
-                Ok(Binary(SecretBytes::new(bytes)))
+                Ok(BinaryValue(SecretBytes::new(bytes)))
             }
         }
-        deserializer.deserialize_str(Seen)
+        deserializer.deserialize_str(JsonString)
     }
 }
 
@@ -111,7 +86,7 @@ mod tests {
 
     fn parse(rest: &str) -> Result<SecretVersion, String> {
         let text = format!(r#"{{"version_metadata":{{"id":"v1","create_time":1}}{rest}}}"#);
-        serde_json::from_str::<Version>(&text)
+        serde_json::from_str::<VersionBody>(&text)
             .map_err(|error| error.to_string())?
             .into_version()
     }

@@ -1,0 +1,139 @@
+//! The cached versions, bounded in bytes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::key::CacheKey;
+use crate::cloud::{Identity, SecretValue, version_number};
+
+/// Estimated size of an entry in addition to its value, in bytes.
+const ENTRY_OVERHEAD: usize = 512;
+
+/// A version of a secret with its value.
+#[derive(Debug)]
+pub struct CachedVersion {
+    /// `v1`, `v2`, ….
+    pub id: String,
+    /// When it was created, in milliseconds since 1970.
+    pub create_time: i64,
+    /// Its value.
+    pub value: SecretValue,
+}
+
+impl CachedVersion {
+    /// Distinguishes it from other versions.
+    pub fn stamp(&self) -> VersionStamp {
+        VersionStamp {
+            number: version_number(&self.id),
+            created: self.create_time,
+        }
+    }
+}
+
+/// Distinguishes a version from the others of its secret, and from those of an earlier secret of the same
+/// name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VersionStamp {
+    /// The number in the ID; 0 for an ID that is not `v` and digits.
+    pub number: u32,
+    /// When it was created, in milliseconds since 1970.
+    pub created: i64,
+}
+
+pub(super) struct CacheEntry {
+    pub(super) version: Arc<CachedVersion>,
+    /// When the fetch that confirmed it began.
+    pub(super) checked: Instant,
+    pub(super) used: Instant,
+    /// How the last fetch since then failed, if one did.
+    pub(super) failure: Option<FetchFailure>,
+    /// The fingerprint under which it is saved; `None` if it must not be saved.
+    pub(super) fingerprint: Option<Identity>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum FetchFailure {
+    /// The cloud was unreachable or failed, at this time.
+    Outage(Instant),
+    /// The cloud denied it, or the secret is gone or disabled: new pods must not get the version.
+    Rejected,
+}
+
+impl CacheEntry {
+    fn bytes(&self) -> usize {
+        self.version.value.bytes().len() + ENTRY_OVERHEAD
+    }
+}
+
+/// All entries. Those from a snapshot are keyed by the fingerprint of their identity until they are used.
+#[derive(Default)]
+pub(super) struct Entries {
+    by_key: HashMap<CacheKey, CacheEntry>,
+    bytes: usize,
+}
+
+impl Entries {
+    pub(super) fn get(&self, key: &CacheKey) -> Option<&CacheEntry> {
+        self.by_key.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &CacheKey) -> Option<&mut CacheEntry> {
+        self.by_key.get_mut(key)
+    }
+
+    pub(super) fn contains(&self, key: &CacheKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&CacheKey, &CacheEntry)> {
+        self.by_key.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&CacheKey, &mut CacheEntry)> {
+        self.by_key.iter_mut()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Bytes of all entries, [`ENTRY_OVERHEAD`] included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn insert(&mut self, key: CacheKey, entry: CacheEntry) -> Option<CacheEntry> {
+        self.bytes += entry.bytes();
+        let old = self.by_key.insert(key, entry);
+        self.bytes -= old.as_ref().map_or(0, CacheEntry::bytes);
+        old
+    }
+
+    pub(super) fn remove(&mut self, key: &CacheKey) -> Option<CacheEntry> {
+        let old = self.by_key.remove(key);
+        self.bytes -= old.as_ref().map_or(0, CacheEntry::bytes);
+        old
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(&CacheEntry) -> bool) {
+        self.by_key.retain(|_, entry| keep(entry));
+        self.bytes = self.by_key.values().map(CacheEntry::bytes).sum();
+    }
+
+    /// Evicts the least recently used entries until `max_bytes` are left. The limit is reached only by
+    /// misuse, so the cost does not matter.
+    pub(super) fn shrink(&mut self, max_bytes: usize) {
+        while self.bytes > max_bytes && self.by_key.len() > 1 {
+            let oldest = self
+                .by_key
+                .iter()
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(key, _)| key.clone());
+            if let Some(key) = oldest {
+                self.remove(&key);
+            }
+        }
+    }
+}

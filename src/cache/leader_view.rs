@@ -1,0 +1,283 @@
+//! The leader's latest observation of each secret, and what it means for a cached version.
+//!
+//! A revision is about the secret, not about who reads it: it says that `latest` or a stage moved. A
+//! node always fetches the value with the identity of the pod or class that uses it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::entries::CacheEntry;
+use super::key::CacheKey;
+use crate::cloud::{VersionSelector, version_number};
+
+/// Kinds of failures that concern only the leader: the same call may succeed on another node.
+const LEADER_FAILURES: [&str; 5] = [
+    "Denied",
+    "Credentials",
+    "CredentialsExpired",
+    "ClockSkew",
+    "Configuration",
+];
+
+/// Kinds of failures that concern the secret itself, and therefore every identity.
+const REJECTIONS: [&str; 2] = ["NotFound", "Disabled"];
+
+/// A secret that pods follow by `latest` or by a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef<'a> {
+    /// Its region.
+    pub region: &'a str,
+    /// Its project, if the class or the provider sets one.
+    pub project: Option<&'a str>,
+    /// Its name.
+    pub secret: &'a str,
+    /// The stage; `None` for `latest`.
+    pub stage: Option<&'a str>,
+}
+
+/// The version that `latest` or a stage stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedVersion {
+    /// The newest version, or the one that holds the stage.
+    pub version: String,
+    /// For `latest`, the holder of `SYSCURRENT`.
+    pub current: Option<String>,
+    /// When the version was created, in milliseconds since 1970.
+    pub created: Option<i64>,
+}
+
+/// What the leader published about a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The resolved version, if it is known.
+    pub resolved: Option<ResolvedVersion>,
+    /// Kind and cause, if the leader could not confirm it.
+    pub failure: Option<(String, String)>,
+    /// The time over which nodes spread their fetches.
+    pub spread: Duration,
+    /// How often the leader polls the secret.
+    pub interval: Duration,
+}
+
+impl Revision {
+    fn failure_kind(&self) -> Option<&str> {
+        self.failure.as_ref().map(|(kind, _)| kind.as_str())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.failure_kind() == Some("NotFound")
+    }
+
+    fn is_rejection(&self) -> bool {
+        self.failure_kind()
+            .is_some_and(|kind| REJECTIONS.contains(&kind))
+    }
+}
+
+/// A revision, and when it changed.
+pub(super) struct ObservedRevision {
+    revision: Revision,
+    /// When the current version was first observed.
+    moved: Instant,
+    failing_since: Option<Instant>,
+}
+
+/// Whether a cached version matches the leader's latest revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyncStatus {
+    /// No leader covers the secret: the node polls it.
+    NotCovered,
+    /// The cached version is the leader's.
+    Confirmed,
+    /// The secret moved. The node has to fetch it within `spread`, unless it did so after `since`.
+    Outdated {
+        /// When the move was observed.
+        since: Instant,
+        /// The time over which nodes spread their fetches.
+        spread: Duration,
+    },
+    /// The leader could not confirm the secret.
+    Failing {
+        /// Since when.
+        since: Instant,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// The latest revision of each secret, and the leader's heartbeat.
+#[derive(Default)]
+pub(super) struct LeaderView {
+    revisions: HashMap<u64, ObservedRevision>,
+    /// Randomly seeded, so nobody can construct collisions; accidental ones are negligible at 64 bits.
+    hasher: RandomState,
+    heartbeat: Option<Instant>,
+}
+
+impl LeaderView {
+    fn hash(&self, secret: SecretRef<'_>) -> u64 {
+        self.hasher.hash_one(secret)
+    }
+
+    fn hash_of(&self, key: &CacheKey) -> Option<u64> {
+        // The leader does not cover secrets that pods fetch with their own keys.
+        if !key.identity.is_own() {
+            return None;
+        }
+        let stage = match &key.selector {
+            VersionSelector::Latest => None,
+            VersionSelector::Stage(stage) => Some(stage.as_str()),
+            VersionSelector::Version(_) => return None,
+        };
+        Some(self.hash(SecretRef {
+            region: key.region.as_str(),
+            project: key.project.as_deref(),
+            secret: &key.secret,
+            stage,
+        }))
+    }
+
+    fn get(&self, key: &CacheKey) -> Option<&ObservedRevision> {
+        if self.revisions.is_empty() {
+            return None;
+        }
+        self.revisions.get(&self.hash_of(key)?)
+    }
+
+    /// The revision of a key, if a live leader covers it.
+    fn authoritative(&self, key: &CacheKey, interval: Duration) -> Option<&ObservedRevision> {
+        self.heartbeat
+            .filter(|heartbeat| heartbeat.elapsed() <= 2 * interval)?;
+        let observed = self.get(key)?;
+        let kind = observed.revision.failure_kind();
+        let is_leader_failure = kind.is_some_and(|kind| LEADER_FAILURES.contains(&kind));
+        (!is_leader_failure).then_some(observed)
+    }
+
+    /// Whether a live leader covers the key.
+    pub(super) fn covers(&self, key: &CacheKey, interval: Duration) -> bool {
+        self.authoritative(key, interval).is_some()
+    }
+
+    /// Whether the last revision says that the secret does not exist.
+    pub(super) fn is_gone(&self, key: &CacheKey) -> bool {
+        self.get(key)
+            .is_some_and(|observed| observed.revision.is_gone())
+    }
+
+    /// The same, but only if a live leader covers the key.
+    pub(super) fn is_confirmed_gone(&self, key: &CacheKey, interval: Duration) -> bool {
+        let observed = self.authoritative(key, interval);
+        observed.is_some_and(|observed| observed.revision.is_gone())
+    }
+
+    pub(super) fn status(
+        &self,
+        key: &CacheKey,
+        interval: Duration,
+        entry: Option<&CacheEntry>,
+    ) -> SyncStatus {
+        self.authoritative(key, interval)
+            .map_or(SyncStatus::NotCovered, |observed| observed.status(entry))
+    }
+
+    /// Stores a revision. If it is a rejection, returns a predicate for the keys that it rejects.
+    pub(super) fn apply(
+        &mut self,
+        secret: SecretRef<'_>,
+        revision: Revision,
+        at: Instant,
+    ) -> Option<impl Fn(&Self, &CacheKey) -> bool + use<>> {
+        let hash = self.hash(secret);
+        let old = self.revisions.remove(&hash);
+        let moved = match &old {
+            // A secret that is no longer rejected has to be fetched again.
+            Some(old)
+                if old.revision.resolved == revision.resolved
+                    && (!old.revision.is_rejection() || revision.is_rejection()) =>
+            {
+                old.moved
+            }
+            _ => at,
+        };
+        let rejected = revision.is_rejection();
+        let failing_since = revision.failure.as_ref().map(|_| {
+            let before = old.as_ref().and_then(|old| old.failing_since);
+            before.unwrap_or(at)
+        });
+        let observed = ObservedRevision {
+            revision,
+            moved,
+            failing_since,
+        };
+        self.revisions.insert(hash, observed);
+        rejected.then_some(move |view: &Self, key: &CacheKey| view.hash_of(key) == Some(hash))
+    }
+
+    /// Removes the revision of a secret that the leader no longer covers.
+    pub(super) fn remove(&mut self, secret: SecretRef<'_>) {
+        let hash = self.hash(secret);
+        self.revisions.remove(&hash);
+    }
+
+    pub(super) fn heartbeat(&mut self, at: Instant) {
+        self.heartbeat = Some(at);
+    }
+
+    /// When the leader last polled the secret of an entry, if a heartbeat at `at` confirms the entry.
+    pub(super) fn confirms(
+        &self,
+        key: &CacheKey,
+        entry: &CacheEntry,
+        at: Instant,
+    ) -> Option<Instant> {
+        let observed = self.get(key)?;
+        let polled = at.checked_sub(observed.revision.interval)?;
+        let newer = polled > entry.checked;
+        let same = observed.revision.failure.is_none() && observed.is_met_by(Some(entry));
+        (newer && same).then_some(polled)
+    }
+}
+
+impl ObservedRevision {
+    fn status(&self, entry: Option<&CacheEntry>) -> SyncStatus {
+        let failure = self.revision.failure.as_ref().zip(self.failing_since);
+        match (self.is_met_by(entry), failure) {
+            (false, _) => SyncStatus::Outdated {
+                since: self.moved,
+                spread: self.revision.spread,
+            },
+            (true, Some(((_, cause), since))) => SyncStatus::Failing {
+                since,
+                cause: cause.clone(),
+            },
+            (true, None) => SyncStatus::Confirmed,
+        }
+    }
+
+    fn is_met_by(&self, entry: Option<&CacheEntry>) -> bool {
+        let Some(resolved) = &self.revision.resolved else {
+            return true;
+        };
+        let Some(entry) = entry else { return false };
+        if entry.checked >= self.moved {
+            // A version fetched after the move must not be older than the observed one: replicas of CSMS
+            // may lag.
+            let number = version_number(&entry.version.id);
+            let current = resolved.current.as_deref().map(version_number);
+            return number >= version_number(&resolved.version) || current == Some(number);
+        }
+        // If `latest` may mean either of two versions, only a fetch can tell which.
+        let unambiguous = resolved
+            .current
+            .as_ref()
+            .is_none_or(|current| *current == resolved.version);
+        let same_secret = resolved
+            .created
+            .is_none_or(|created| created == entry.version.create_time);
+        unambiguous && entry.version.id == resolved.version && same_secret
+    }
+}

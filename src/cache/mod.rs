@@ -1,0 +1,15 @@
+//! The secret versions cached on this node, by identity, and how they compare with what the leader of the
+//! cluster observed.
+
+mod entries;
+mod key;
+mod leader_view;
+mod refresh_state;
+mod secret_cache;
+mod snapshot;
+
+pub use entries::{CachedVersion, VersionStamp};
+pub use key::CacheKey;
+pub use leader_view::{ResolvedVersion, Revision, SecretRef, SyncStatus};
+pub use secret_cache::{LastGood, SecretCache, SecretStatus};
+pub use snapshot::{SnapshotDirError, SnapshotFile};

@@ -1,0 +1,632 @@
+//! The cache of secret versions.
+//!
+//! Concurrent requests for a key share one fetch. Versions do not expire: each request sets the maximum
+//! age. Versions that nobody used for a day are dropped, as are the least recently used ones beyond the
+//! size limit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, debug, info, info_span};
+
+use super::entries::{CacheEntry, CachedVersion, Entries, FetchFailure, VersionStamp};
+use super::key::CacheKey;
+use super::leader_view::{LeaderView, Revision, SecretRef, SyncStatus};
+use super::refresh_state::Refreshes;
+use super::snapshot::{SavedVersion, SnapshotFile, SnapshotWriter};
+use crate::cloud::{ApiError, Caller, Cloud, Csms, ErrorKind, Identity, VersionSelector};
+use crate::telemetry::metrics::{CacheLabels, Metrics};
+use crate::util::single_flight::SingleFlight;
+
+/// Versions that nobody used for this long are dropped.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum size of all entries, in bytes.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How long the cached version that a stage points to is used without fetching it again.
+const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a failed fetch counts as a known outage.
+const OUTAGE_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Extra time for a call to report its own timeout.
+const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
+
+/// The last good version, for when the cloud cannot be reached.
+#[derive(Debug)]
+pub struct LastGood {
+    /// The version that the same identity fetched earlier.
+    pub version: Arc<CachedVersion>,
+    /// How long ago it was confirmed.
+    pub age: Duration,
+    /// Whether the cloud failed so recently that another request would only cost time.
+    pub known_outage: bool,
+}
+
+/// What is known about a secret under one key.
+#[derive(Clone, Debug)]
+pub struct SecretStatus {
+    /// How the cached version compares to the leader's latest revision.
+    pub sync: SyncStatus,
+    /// When the cached version was last known to be current, by a fetch or by the leader.
+    pub confirmed: Option<Instant>,
+    /// Since when the secret cannot be confirmed, and why.
+    pub failure: Option<(Instant, String)>,
+}
+
+/// The cache. Clones share it.
+#[derive(Clone)]
+pub struct SecretCache(Arc<CacheShared>);
+
+struct CacheShared {
+    csms: Csms,
+    cloud: Cloud,
+    state: Mutex<CacheState>,
+    fetches: SingleFlight<CacheKey, Result<Arc<CachedVersion>, ApiError>>,
+    max_bytes: usize,
+    stale_limit: Duration,
+    /// `None` if cached versions are not saved across restarts.
+    snapshot: Option<SnapshotWriter>,
+    requests: Family<CacheLabels, Counter>,
+    /// Taken out of `requests`, because it counts every object of every repeated mount.
+    hits: Counter,
+    size: Gauge,
+}
+
+#[derive(Default)]
+struct CacheState {
+    entries: Entries,
+    leader: LeaderView,
+    refreshes: Refreshes,
+}
+
+impl SecretCache {
+    /// A cache that fetches through `cloud` and, during an outage, serves versions up to `stale_limit` old.
+    /// With `snapshot`, versions survive a restart, provided that [`SecretCache::run_snapshots`] is polled.
+    pub fn new(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        snapshot: Option<SnapshotFile>,
+    ) -> Self {
+        Self::build(cloud, metrics, stale_limit, MAX_BYTES, snapshot)
+    }
+
+    /// A cache without a snapshot, and with another size limit in bytes.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn with_max_bytes(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        max_bytes: usize,
+    ) -> Self {
+        Self::build(cloud, metrics, stale_limit, max_bytes, None)
+    }
+
+    fn build(
+        cloud: Cloud,
+        metrics: &Metrics,
+        stale_limit: Duration,
+        max_bytes: usize,
+        snapshot: Option<SnapshotFile>,
+    ) -> Self {
+        let mut state = CacheState::default();
+        let snapshot = snapshot.map(|file| {
+            let (writer, saved) = SnapshotWriter::load(file, stale_limit);
+            for SavedVersion {
+                key,
+                version,
+                checked,
+            } in saved
+            {
+                let entry = CacheEntry {
+                    version,
+                    checked,
+                    used: Instant::now(),
+                    failure: None,
+                    fingerprint: Some(key.identity.clone()),
+                };
+                state.entries.insert(key, entry);
+            }
+            writer
+        });
+        metrics.cache_bytes.set(state.entries.bytes() as i64);
+        Self(Arc::new(CacheShared {
+            csms: Csms::new(cloud.clone()),
+            cloud,
+            state: Mutex::new(state),
+            fetches: SingleFlight::default(),
+            max_bytes,
+            stale_limit,
+            snapshot,
+            requests: metrics.cache.clone(),
+            hits: metrics
+                .cache
+                .get_or_create(&CacheLabels { result: "hit" })
+                .clone(),
+            size: metrics.cache_bytes.clone(),
+        }))
+    }
+
+    /// The cached version, if it was confirmed within `max_age`; `None` accepts any age.
+    pub fn peek(&self, key: &CacheKey, max_age: Option<Duration>) -> Option<Arc<CachedVersion>> {
+        let now = Instant::now();
+        let mut state = self.0.state();
+        let entry = state.entries.get_mut(key)?;
+        if max_age.is_some_and(|max| now.duration_since(entry.checked) > max) {
+            return None;
+        }
+        entry.used = now;
+        let version = Arc::clone(&entry.version);
+        drop(state);
+        self.0.hits.inc();
+        Some(version)
+    }
+
+    /// The cached version if it is fresh enough, else the one that the cloud returns.
+    ///
+    /// # Errors
+    /// Those of the calls to the cloud, and [`ErrorKind::Timeout`] at `deadline`.
+    pub async fn get(
+        &self,
+        caller: &Caller,
+        key: CacheKey,
+        max_age: Option<Duration>,
+        deadline: Instant,
+    ) -> Result<Arc<CachedVersion>, ApiError> {
+        if let Some(version) = self.peek(&key, max_age) {
+            return Ok(version);
+        }
+        // The fetch may outlive the caller that started it, so it has a span of its own.
+        let span = info_span!("fetch", secret = key.secret, request_id = Empty);
+        let fetch = Arc::clone(&self.0)
+            .fetch(caller.clone(), key.clone(), deadline)
+            .instrument(span)
+            .boxed();
+        // The call's own error says more than that it timed out.
+        let (result, joined) = self
+            .0
+            .fetches
+            .run(key, deadline + TIMEOUT_GRACE, fetch)
+            .await;
+        let result =
+            result.unwrap_or_else(|error| Err(ApiError::from_flight("ShowSecretVersion", error)));
+        self.0.count(match (&result, joined) {
+            (Err(_), _) => "failed",
+            (Ok(_), true) => "joined",
+            (Ok(_), false) => "fetched",
+        });
+        result
+    }
+
+    /// What `caller` last fetched for `key`, unless the cloud rejected it since or it is older than the
+    /// stale limit.
+    pub async fn last_good(&self, caller: &Caller, key: &CacheKey) -> Option<LastGood> {
+        self.0.adopt_saved(caller, key).await;
+        let now = Instant::now();
+        let mut state = self.0.state();
+        let entry = state.entries.get_mut(key)?;
+        let age = now.duration_since(entry.checked);
+        let known_outage = match entry.failure {
+            Some(FetchFailure::Rejected) => return None,
+            Some(FetchFailure::Outage(at)) => now.duration_since(at) < OUTAGE_KNOWN_FOR,
+            None => false,
+        };
+        if age > self.0.stale_limit {
+            return None;
+        }
+        entry.used = now;
+        Some(LastGood {
+            version: Arc::clone(&entry.version),
+            age,
+            known_outage,
+        })
+    }
+
+    /// Counts a version that was served during an outage.
+    pub fn count_stale(&self) {
+        self.0.count("stale");
+    }
+
+    /// Drops versions that nobody used for a day. To be called periodically.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut state = self.0.state();
+        let before = state.entries.len();
+        state
+            .entries
+            .retain(|entry| now.duration_since(entry.used) < FORGET_AFTER);
+        self.0.size.set(state.entries.bytes() as i64);
+        if let Some(snapshot) = &self.0.snapshot
+            && state.entries.len() < before
+        {
+            snapshot.changed();
+        }
+    }
+
+    // Revisions and heartbeats of the leader.
+
+    /// Applies a revision of the leader, observed at `at`.
+    pub fn apply_revision(&self, secret: SecretRef<'_>, revision: Revision, at: Instant) {
+        let mut state = self.0.state();
+        let Some(rejects) = state.leader.apply(secret, revision, at) else {
+            return;
+        };
+        // The leader's rejection applies to this node, also during an outage that follows.
+        let rejected: Vec<_> = state
+            .entries
+            .iter()
+            .filter(|(key, _)| rejects(&state.leader, key))
+            .map(|(key, entry)| (key.clone(), entry.fingerprint.clone()))
+            .collect();
+        drop(state);
+        for (key, fingerprint) in rejected {
+            self.0.reject(&key, fingerprint);
+        }
+    }
+
+    /// Removes the revision of a secret that the leader no longer covers.
+    pub fn remove_revision(&self, secret: SecretRef<'_>) {
+        self.0.state().leader.remove(secret);
+    }
+
+    /// Confirms the versions that match their revisions, because the leader had polled every secret within
+    /// its interval at `at`.
+    pub fn heartbeat(&self, at: Instant) {
+        let mut state = self.0.state();
+        let CacheState {
+            entries, leader, ..
+        } = &mut *state;
+        leader.heartbeat(at);
+        let mut confirmed = false;
+        for (key, entry) in entries.iter_mut() {
+            if let Some(polled) = leader.confirms(key, entry, at) {
+                entry.checked = polled;
+                confirmed = true;
+            }
+        }
+        if let (Some(snapshot), true) = (&self.0.snapshot, confirmed) {
+            snapshot.confirmed();
+        }
+    }
+
+    /// Whether the leader says that the secret does not exist.
+    pub fn is_gone(&self, key: &CacheKey, interval: Duration) -> bool {
+        self.0.state().leader.is_confirmed_gone(key, interval)
+    }
+
+    /// Whether a leader covers the key, so that a repeated Mount does not have to call the cloud.
+    pub fn is_covered(&self, key: &CacheKey, interval: Duration) -> bool {
+        self.0.state().leader.covers(key, interval)
+    }
+
+    /// The stamp of the cached version of a key; `None` if there is none, or if the leader says that the
+    /// secret does not exist.
+    pub fn stamp(&self, key: &CacheKey) -> Option<VersionStamp> {
+        let state = self.0.state();
+        if state.leader.is_gone(key) {
+            return None;
+        }
+        let entry = state.entries.get(key)?;
+        Some(entry.version.stamp())
+    }
+
+    /// What is known about the secret under a key.
+    pub fn status(&self, key: &CacheKey, interval: Duration) -> SecretStatus {
+        let mut state = self.0.state();
+        let entry = state.entries.get(key);
+        let confirmed = entry.map(|entry| entry.checked);
+        let sync = state.leader.status(key, interval, entry);
+        let failure = match &sync {
+            SyncStatus::Failing { since, cause } => Some((*since, cause.clone())),
+            SyncStatus::Confirmed => {
+                state.refreshes.forget_failure(key);
+                None
+            }
+            SyncStatus::NotCovered | SyncStatus::Outdated { .. } => state.refreshes.failure(key),
+        };
+        SecretStatus {
+            sync,
+            confirmed,
+            failure,
+        }
+    }
+
+    // This node's own refreshes.
+
+    /// Marks a refresh of the key as in flight until [`SecretCache::end_refresh`]; returns whether it may
+    /// start. `moved` is when the secret moved, if that is the reason.
+    pub fn begin_refresh(&self, key: &CacheKey, moved: Option<Instant>) -> bool {
+        self.0.state().refreshes.begin(key, moved)
+    }
+
+    /// Records that a refresh that began at `tried` succeeded, or failed: then `failed` is the longest wait
+    /// before the next one, and the cause.
+    pub fn end_refresh(&self, key: &CacheKey, tried: Instant, failed: Option<(Duration, String)>) {
+        let refreshes = &mut self.0.state().refreshes;
+        match failed {
+            None => refreshes.succeed(key),
+            Some((max_backoff, cause)) => refreshes.fail(key, tried, max_backoff, cause),
+        }
+    }
+
+    /// Marks the failure of a key as reported; returns whether it was not yet.
+    pub fn report_failure(&self, key: &CacheKey) -> bool {
+        self.0.state().refreshes.report(key)
+    }
+
+    /// Lets the next failure of a key be reported, because the key is confirmed again.
+    pub fn reset_report(&self, key: &CacheKey) {
+        self.0.state().refreshes.reset_report(key);
+    }
+
+    /// Forgets the refreshes of keys that are no longer in use.
+    pub fn retain_refreshes(&self, in_use: impl Fn(&CacheKey) -> bool) {
+        self.0.state().refreshes.retain(in_use);
+    }
+
+    // The snapshot.
+
+    /// Writes the snapshot soon after changes, for as long as it is polled.
+    pub async fn run_snapshots(self) {
+        let Some(snapshot) = &self.0.snapshot else {
+            return;
+        };
+        loop {
+            snapshot.due().await;
+            self.write_snapshot(false).await;
+            snapshot.pause().await;
+        }
+    }
+
+    /// Writes the snapshot for the last time and releases the file to the next process.
+    pub async fn close(&self) {
+        self.write_snapshot(true).await;
+    }
+
+    async fn write_snapshot(&self, close: bool) {
+        let shared = Arc::clone(&self.0);
+        let written = spawn_blocking(move || {
+            let snapshot = shared.snapshot.as_ref()?;
+            Some(snapshot.write(|| shared.versions_to_save(), close))
+        });
+        // The task itself fails only if the process is shutting down.
+        if let (Some(snapshot), Ok(Some(written))) = (&self.0.snapshot, written.await) {
+            snapshot.log(&written);
+        }
+    }
+}
+
+impl CacheShared {
+    fn state(&self) -> MutexGuard<'_, CacheState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, result: &'static str) {
+        self.requests.get_or_create(&CacheLabels { result }).inc();
+    }
+
+    async fn fetch(
+        self: Arc<Self>,
+        caller: Caller,
+        key: CacheKey,
+        deadline: Instant,
+    ) -> Result<Arc<CachedVersion>, ApiError> {
+        let result = self.read(&caller, &key, deadline).await;
+        match &result {
+            Ok(_) => {}
+            Err(error) if error.kind.is_outage() => {
+                // A rejection still holds when the cloud fails after it.
+                if let Some(entry) = self.state().entries.get_mut(&key)
+                    && entry.failure != Some(FetchFailure::Rejected)
+                {
+                    entry.failure = Some(FetchFailure::Outage(Instant::now()));
+                }
+            }
+            Err(_) => self.reject(&key, self.fingerprint(&caller, &key).await),
+        }
+        result
+    }
+
+    async fn read(
+        &self,
+        caller: &Caller,
+        key: &CacheKey,
+        deadline: Instant,
+    ) -> Result<Arc<CachedVersion>, ApiError> {
+        let begun = Instant::now();
+        let version = match &key.selector {
+            VersionSelector::Latest => self.show(caller, &key.secret, "latest", deadline).await?,
+            VersionSelector::Version(id) => self.show(caller, &key.secret, id, deadline).await?,
+            VersionSelector::Stage(stage) => {
+                let stage = self
+                    .csms
+                    .show_secret_stage(caller, &key.secret, stage, deadline)
+                    .await?;
+                let id = stage.version_id;
+                let holder = CacheKey {
+                    selector: VersionSelector::Version(id.clone()),
+                    ..key.clone()
+                };
+                // Its value never changes, but the secret may have been deleted, or replaced by another
+                // of the same name.
+                let known = (self.state().entries.get(&holder))
+                    .filter(|entry| begun.duration_since(entry.checked) < STAGE_HOLDER_VALID_FOR)
+                    .map(|entry| Arc::clone(&entry.version));
+                match known {
+                    Some(version) => version,
+                    None => {
+                        let version = self.show(caller, &key.secret, &id, deadline).await?;
+                        self.insert(caller, holder, Arc::clone(&version), begun)
+                            .await;
+                        version
+                    }
+                }
+            }
+        };
+        let inserted = self.insert(caller, key.clone(), Arc::clone(&version), begun);
+        if inserted.await {
+            info!(version = version.id, "fetched");
+        } else {
+            debug!(version = version.id, "confirmed");
+        }
+        Ok(version)
+    }
+
+    async fn show(
+        &self,
+        caller: &Caller,
+        secret: &str,
+        version: &str,
+        deadline: Instant,
+    ) -> Result<Arc<CachedVersion>, ApiError> {
+        let shown = self
+            .csms
+            .show_secret_version(caller, secret, version, deadline)
+            .await?;
+        let id = shown.metadata.id;
+        if version != "latest" && id != version {
+            let message = format!("requested version {version}, got {id}");
+            return Err(ApiError::local(
+                "ShowSecretVersion",
+                ErrorKind::Malformed,
+                message,
+            ));
+        }
+        Ok(Arc::new(CachedVersion {
+            id,
+            create_time: shown.metadata.create_time,
+            value: shown.value,
+        }))
+    }
+
+    /// Caches a version. Returns whether it differs from the one cached before.
+    async fn insert(
+        &self,
+        caller: &Caller,
+        key: CacheKey,
+        version: Arc<CachedVersion>,
+        checked: Instant,
+    ) -> bool {
+        let id = version.id.clone();
+        let fingerprint = self.fingerprint(caller, &key).await;
+        let saved_key = fingerprint
+            .clone()
+            .map(|identity| key.with_identity(identity));
+        let entry = CacheEntry {
+            version,
+            checked,
+            used: Instant::now(),
+            failure: None,
+            fingerprint: fingerprint.clone(),
+        };
+        let mut state = self.state();
+        let saved = saved_key.and_then(|key| state.entries.remove(&key));
+        let old = state.entries.insert(key, entry);
+        state.entries.shrink(self.max_bytes);
+        self.size.set(state.entries.bytes() as i64);
+        drop(state);
+        if let Some(snapshot) = &self.snapshot {
+            let same =
+                |entry: &CacheEntry| entry.version.id == id && entry.fingerprint == fingerprint;
+            if saved.iter().chain(&old).any(same) {
+                snapshot.confirmed();
+            } else {
+                snapshot.changed();
+            }
+        }
+        old.is_none_or(|old| old.version.id != id)
+    }
+
+    /// The fingerprint of the identity of `key`, if there is a snapshot.
+    async fn fingerprint(&self, caller: &Caller, key: &CacheKey) -> Option<Identity> {
+        self.snapshot.as_ref()?;
+        self.cloud.fingerprint(caller, &key.identity).await
+    }
+
+    /// Moves what was saved before the restart for this caller to `key`.
+    async fn adopt_saved(&self, caller: &Caller, key: &CacheKey) {
+        if self.snapshot.is_none() || self.state().entries.contains(key) {
+            return;
+        }
+        let Some(fingerprint) = self.fingerprint(caller, key).await else {
+            return;
+        };
+        let mut state = self.state();
+        if !state.entries.contains(key)
+            && let Some(entry) = state.entries.remove(&key.with_identity(fingerprint))
+        {
+            state.entries.insert(key.clone(), entry);
+        }
+    }
+
+    /// Withholds the cached and the saved version from new pods, because the cloud rejected a request.
+    fn reject(&self, key: &CacheKey, fingerprint: Option<Identity>) {
+        let mut state = self.state();
+        let mut was_saved = false;
+        if let Some(entry) = state.entries.get_mut(key) {
+            entry.failure = Some(FetchFailure::Rejected);
+            was_saved |= entry.fingerprint.take().is_some();
+        }
+        if let Some(fingerprint) = fingerprint {
+            was_saved |= state
+                .entries
+                .remove(&key.with_identity(fingerprint.clone()))
+                .is_some();
+            // The same access keys in another state of the credentials file have a separate cache key.
+            for (other, entry) in state.entries.iter_mut() {
+                if entry.fingerprint.as_ref() == Some(&fingerprint)
+                    && other.matches_but_identity(key)
+                {
+                    entry.fingerprint = None;
+                    was_saved = true;
+                }
+            }
+        }
+        self.size.set(state.entries.bytes() as i64);
+        drop(state);
+        if let (Some(snapshot), true) = (&self.snapshot, was_saved) {
+            snapshot.rejected();
+        }
+    }
+
+    /// The versions that may be served after a restart; of duplicates, the more recent one.
+    fn versions_to_save(&self) -> Vec<SavedVersion> {
+        let now = Instant::now();
+        let mut found: HashMap<CacheKey, SavedVersion> = HashMap::new();
+        for (key, entry) in self.state().entries.iter() {
+            let Some(fingerprint) = &entry.fingerprint else {
+                continue;
+            };
+            let key = key.with_identity(fingerprint.clone());
+            let checked = entry.checked;
+            if entry.failure == Some(FetchFailure::Rejected)
+                || now.duration_since(checked) >= self.stale_limit
+                || found.get(&key).is_some_and(|other| other.checked > checked)
+            {
+                continue;
+            }
+            let version = Arc::clone(&entry.version);
+            found.insert(
+                key.clone(),
+                SavedVersion {
+                    key,
+                    version,
+                    checked,
+                },
+            );
+        }
+        found.into_values().collect()
+    }
+}
+
+impl std::fmt::Debug for SecretCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretCache")
+    }
+}

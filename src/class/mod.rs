@@ -1,0 +1,11 @@
+//! What a SecretProviderClass says: its parameters, the `objects` list, and whose credentials read its
+//! secrets.
+//!
+//! Used by a Mount, by the controller's plan and by `lint`. Makes no network calls.
+
+pub mod file_names;
+mod jmespath_cost;
+pub mod objects;
+pub mod parameters;
+pub mod resolver;
+pub mod suggestion;

@@ -1,0 +1,150 @@
+//! Rules for single fields and for the names of a whole list.
+
+use std::collections::HashMap;
+
+use jpx_core::Expression;
+
+use super::types::{Content, Encoding, MAX_JMESPATH_BYTES, Object, Problem};
+use super::yaml::RawObject;
+use crate::class::file_names;
+use crate::class::jmespath_cost;
+use crate::cloud::VersionSelector;
+
+/// The add-on's rule: no objectName twice, and no alias equal to any other name or alias, nor to
+/// its own object's name. Source: Huawei's CCE user guide, page cce_10_0370.
+pub(super) fn check_names(raw: &[RawObject], problems: &mut Vec<Problem>) {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for (index, object) in raw.iter().enumerate() {
+        let Some(name) = &object.name else { continue };
+        if let Some(&first) = names.get(name.value.as_str()) {
+            problems.push(Problem {
+                line: name.line,
+                object: Some(object.label(index)),
+                field: Some("objectName".into()),
+                reason: format!(
+                    "already used on line {}: list each secret once",
+                    raw[first].line
+                ),
+            });
+        } else {
+            names.insert(&name.value, index);
+        }
+    }
+    let mut aliases: HashMap<&str, usize> = HashMap::new();
+    for (index, object) in raw.iter().enumerate() {
+        let Some(alias) = &object.alias else { continue };
+        let other = if let Some(&owner) = names.get(alias.value.as_str()) {
+            Some(format!("equals the objectName on line {}", raw[owner].line))
+        } else {
+            aliases
+                .get(alias.value.as_str())
+                .map(|&owner: &usize| format!("equals the objectAlias on line {}", raw[owner].line))
+        };
+        aliases.entry(&alias.value).or_insert(index);
+        if let Some(other) = other {
+            problems.push(Problem {
+                line: alias.line,
+                object: Some(object.label(index)),
+                field: Some("objectAlias".into()),
+                reason: format!("{:?} {other}: choose another name", alias.value),
+            });
+        }
+    }
+}
+
+/// File names that are known before any call: no duplicates, and none is a directory of another.
+pub(super) fn check_files(objects: &[Object], problems: &mut Vec<Problem>) {
+    let files: Vec<(&Object, &str)> = objects
+        .iter()
+        .flat_map(|object| match &object.content {
+            Content::Whole { path, extracts } => std::iter::once(path.as_str())
+                .chain(extracts.iter().map(|e| e.path.as_str()))
+                .map(|path| (object, path))
+                .collect(),
+            Content::AllKeys { .. } => Vec::new(),
+        })
+        .collect();
+    for clash in file_names::clashes(files.iter().map(|(_, path)| *path)) {
+        let (object, _) = files[clash.later];
+        let (earlier, _) = files[clash.earlier];
+        problems.push(Problem {
+            line: object.line,
+            object: Some(format!("object {:?}", object.name)),
+            field: Some("objectAlias".into()),
+            reason: format!(
+                "{} (the other file belongs to object {:?})",
+                clash.reason, earlier.name
+            ),
+        });
+    }
+}
+
+/// Names of secrets and stages. Source: CSMS API, CreateSecret.
+pub(super) fn secret_name(name: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if fits {
+        Ok(name.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits, _ or -".into())
+    }
+}
+
+pub(super) fn version_rule(version: &str) -> Result<VersionSelector, String> {
+    if version == "latest" {
+        return Ok(VersionSelector::Latest);
+    }
+    let digits = version.strip_prefix('v').unwrap_or("");
+    if (1..=10).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(VersionSelector::Version(version.to_owned()));
+    }
+    let hint = if !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()) {
+        format!("; did you mean v{version}?")
+    } else {
+        String::new()
+    };
+    Err(format!(
+        "{version:?} is neither latest nor a version such as v1{hint}"
+    ))
+}
+
+pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
+    match text {
+        "utf-8" => Ok(Encoding::Utf8),
+        "base64" => Ok(Encoding::Base64),
+        "hex" => Ok(Encoding::Hex),
+        other => Err(format!(
+            "unknown encoding {other:?}: use utf-8, base64 or hex"
+        )),
+    }
+}
+
+pub(super) fn compile(expression: &str) -> Result<Expression<'static>, String> {
+    if expression.len() > MAX_JMESPATH_BYTES {
+        return Err(format!(
+            "expression too long: {} bytes (limit {MAX_JMESPATH_BYTES})",
+            expression.len()
+        ));
+    }
+    let compiled = jpx_core::compile(expression).map_err(|error| {
+        let hint = if expression.contains('-') && !expression.contains('"') {
+            "; a key with a hyphen needs quotes: '\"my-key\"'"
+        } else {
+            ""
+        };
+        format!(
+            "invalid JMESPath expression (column {}): {}{hint}",
+            error.column() + 1,
+            error.reason
+        )
+    })?;
+    if jmespath_cost::expansion_factor(compiled.as_ast()) > jmespath_cost::MAX_EXPANSION {
+        return Err(format!(
+            "the expression could copy the secret more than {} times: split it into several items",
+            jmespath_cost::MAX_EXPANSION
+        ));
+    }
+    Ok(compiled)
+}

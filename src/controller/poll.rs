@@ -1,0 +1,162 @@
+//! One poll of the leader: calls CSMS, and publishes what moved as SecretRevisions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use ring::digest::{Context as Sha256, SHA256};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::plan::{Followed, PlannedSecret, SecretId};
+use super::probe::{Resolutions, Strategy, probe};
+use super::publish;
+use crate::cloud::{ApiError, Csms};
+use crate::kube::{SecretRevisionSpec, SecretRevisionStatus};
+use crate::util::clock::Clock;
+
+/// Limit of one poll, retries included.
+pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The SecretRevision of each followed version; its status if it exists.
+type Published = BTreeMap<Followed, (SecretRevisionSpec, Option<SecretRevisionStatus>)>;
+
+/// A poll of one secret.
+pub(super) struct Poll {
+    pub(super) client: Client,
+    pub(super) csms: Csms,
+    pub(super) clock: Clock,
+    /// When the nodes will have fetched what moved earlier.
+    pub(super) fetching_until: Arc<Mutex<Instant>>,
+    pub(super) id: SecretId,
+    pub(super) planned: PlannedSecret,
+    pub(super) published: Published,
+    pub(super) strategy: Strategy,
+}
+
+/// The result of a poll.
+pub(super) struct PollOutcome {
+    pub(super) id: SecretId,
+    /// The strategy with which the poll started.
+    pub(super) first_strategy: Strategy,
+    /// The strategy that led to a result, if any did.
+    pub(super) strategy: Option<Strategy>,
+    /// Whether the cloud could be reached.
+    pub(super) answered: bool,
+    /// What was polled.
+    pub(super) followed: Vec<Followed>,
+    /// The SecretRevisions that were written.
+    pub(super) written: Vec<(SecretRevisionSpec, SecretRevisionStatus)>,
+    /// The causes of new failures, for Events about the classes.
+    pub(super) failing: Vec<String>,
+    /// Whether a SecretRevision could not be written.
+    pub(super) unwritten: bool,
+}
+
+impl Poll {
+    /// Polls, and publishes what moved.
+    pub(super) async fn run(self) -> PollOutcome {
+        let followed: Vec<Followed> = self.planned.followed.keys().cloned().collect();
+        let deadline = Instant::now() + POLL_TIMEOUT.min(self.planned.interval);
+        let (resolutions, strategy) = probe(
+            &self.csms,
+            &self.planned.caller,
+            &self.id.secret,
+            &followed,
+            self.strategy,
+            deadline,
+        )
+        .await;
+        let is_answer = |resolution: &Result<_, ApiError>| match resolution {
+            Ok(_) => true,
+            Err(error) => !error.kind.is_outage(),
+        };
+        let outcome = PollOutcome {
+            id: self.id.clone(),
+            first_strategy: self.strategy,
+            strategy: resolutions.values().any(Result::is_ok).then_some(strategy),
+            answered: resolutions.values().any(is_answer),
+            followed,
+            written: Vec::new(),
+            failing: Vec::new(),
+            unwritten: false,
+        };
+        let now = self.clock.now().to_string();
+        self.publish(outcome, resolutions, now).await
+    }
+
+    async fn publish(
+        &self,
+        mut outcome: PollOutcome,
+        resolutions: Resolutions,
+        now: String,
+    ) -> PollOutcome {
+        for (followed, resolution) in resolutions {
+            let Some((spec, published)) = self.published.get(&followed) else {
+                continue;
+            };
+            let pods = self.planned.followed.get(&followed).copied().unwrap_or(0);
+            let before = published.clone().unwrap_or_default();
+            let Some(mut status) = publish::next_status(&before, &resolution, pods, &now) else {
+                continue;
+            };
+            if before.version.is_some() && status.changed != before.changed {
+                status.spread_seconds = Some(self.spread_seconds());
+            }
+            let (secret, version) = (&spec.secret, &status.version);
+            match (&resolution, &before.version) {
+                (Ok(_), Some(old)) if Some(old) != version.as_ref() => {
+                    info!(secret, old, version, "secret moved to another version");
+                }
+                (Ok(_), None) => info!(secret, version, "polling"),
+                (Ok(_), Some(_)) => debug!(secret, version, "published again"),
+                (Err(error), _) if before.ready().is_some_and(|b| b.status == "False") => {
+                    debug!(secret, %error, "secret still cannot be polled");
+                }
+                (Err(error), _) => {
+                    warn!(secret, %error, "secret cannot be polled");
+                    outcome.failing.push(error.to_string());
+                }
+            }
+            let exists = published.is_some();
+            match publish::write(&self.client, spec, exists, &status).await {
+                Ok(()) => outcome.written.push((spec.clone(), status)),
+                Err(error) => {
+                    warn!(error, secret, "could not write a SecretRevision");
+                    outcome.unwritten = true;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The seconds over which the nodes spread this fetch, so that it follows the fetches of earlier changes.
+    fn spread_seconds(&self) -> u32 {
+        let now = Instant::now();
+        let mut until = self
+            .fetching_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *until = now.max(*until) + publish::fetch_duration(self.planned.nodes);
+        until.duration_since(now).as_secs_f64().ceil() as u32
+    }
+}
+
+/// The time until the next poll. Each secret has a fixed offset in its interval, the same for every leader,
+/// so that polls are spread evenly.
+pub(super) fn until_next(id: &SecretId, interval: Duration, now: i64) -> Duration {
+    let mut digest = Sha256::new(&SHA256);
+    let project = id.project.as_deref().unwrap_or_default();
+    for part in [&id.region, project, &id.secret] {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest.finish().as_ref()[..8]);
+    let interval = (interval.as_millis() as u64).max(1);
+    let offset = u64::from_be_bytes(first) % interval;
+    // Strictly after now.
+    let elapsed = (now.unsigned_abs() + 1) % interval;
+    Duration::from_millis(1 + (offset + interval - elapsed) % interval)
+}

@@ -1,0 +1,132 @@
+//! Resolves `latest` and stages of one secret to versions, by whichever calls the identity is permitted to
+//! make.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::plan::Followed;
+use crate::cache::ResolvedVersion;
+use crate::cloud::{ApiError, Caller, Csms, ErrorKind, VersionMetadata, version_number};
+
+/// The stage that `latest` may stand for.
+const CURRENT: &str = "SYSCURRENT";
+
+/// The calls to make, depending on the permissions of the identity, from best to worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Strategy {
+    /// ListSecretVersions: everything in one call, and no value leaves CSMS.
+    #[default]
+    List,
+    /// ShowSecretStage: a call per stage; for `latest` only a move of `SYSCURRENT` is observed.
+    Stages,
+    /// ShowSecretVersion: the value is returned too, and discarded. Stages cannot be resolved.
+    Values,
+}
+
+/// The result for each followed version.
+pub(super) type Resolutions = BTreeMap<Followed, Result<ResolvedVersion, ApiError>>;
+
+/// Resolves all followed versions, starting with `strategy`. If a permission is missing, continues with the
+/// next strategy. Returns the strategy that led to the result.
+pub(super) async fn probe(
+    csms: &Csms,
+    caller: &Caller,
+    secret: &str,
+    followed: &[Followed],
+    mut strategy: Strategy,
+    deadline: Instant,
+) -> (Resolutions, Strategy) {
+    if strategy == Strategy::List {
+        match csms.list_secret_versions(caller, secret, deadline).await {
+            Ok(versions) => {
+                let resolved = |one: &Followed| (one.clone(), in_list(&versions, one.as_deref()));
+                return (followed.iter().map(resolved).collect(), strategy);
+            }
+            Err(error) if error.kind == ErrorKind::Denied => strategy = Strategy::Stages,
+            Err(error) => {
+                let failed = |one: &Followed| (one.clone(), Err(error.clone()));
+                return (followed.iter().map(failed).collect(), strategy);
+            }
+        }
+    }
+    let mut resolutions = Resolutions::new();
+    for one in followed {
+        let mut resolution = match (strategy, one) {
+            (Strategy::Values, None) => latest(csms, caller, secret, deadline).await,
+            _ => of_stage(csms, caller, secret, one.as_deref(), deadline).await,
+        };
+        if one.is_none()
+            && strategy == Strategy::Stages
+            && matches!(&resolution, Err(error) if error.kind == ErrorKind::Denied)
+        {
+            strategy = Strategy::Values;
+            resolution = latest(csms, caller, secret, deadline).await;
+        }
+        resolutions.insert(one.clone(), resolution);
+    }
+    (resolutions, strategy)
+}
+
+fn in_list(versions: &[VersionMetadata], stage: Option<&str>) -> Result<ResolvedVersion, ApiError> {
+    let holder = |stage: &str| {
+        versions
+            .iter()
+            .find(|v| v.stages.iter().any(|s| s == stage))
+    };
+    let number = |v: &&VersionMetadata| version_number(&v.id);
+    let missing = |what: &str| ApiError::local("ListSecretVersions", ErrorKind::NotFound, what);
+    match stage {
+        None => {
+            let newest = versions.iter().max_by_key(number);
+            let newest = newest.ok_or_else(|| missing("the secret has no version"))?;
+            Ok(ResolvedVersion {
+                version: newest.id.clone(),
+                current: holder(CURRENT).map(|v| v.id.clone()),
+                created: Some(newest.create_time),
+            })
+        }
+        Some(stage) => {
+            let holder = holder(stage).ok_or_else(|| missing("no version holds the stage"))?;
+            Ok(ResolvedVersion {
+                version: holder.id.clone(),
+                current: None,
+                created: Some(holder.create_time),
+            })
+        }
+    }
+}
+
+async fn of_stage(
+    csms: &Csms,
+    caller: &Caller,
+    secret: &str,
+    stage: Option<&str>,
+    deadline: Instant,
+) -> Result<ResolvedVersion, ApiError> {
+    let name = stage.unwrap_or(CURRENT);
+    let found = csms
+        .show_secret_stage(caller, secret, name, deadline)
+        .await?;
+    Ok(ResolvedVersion {
+        current: stage.is_none().then(|| found.version_id.clone()),
+        version: found.version_id,
+        created: None,
+    })
+}
+
+async fn latest(
+    csms: &Csms,
+    caller: &Caller,
+    secret: &str,
+    deadline: Instant,
+) -> Result<ResolvedVersion, ApiError> {
+    let found = csms
+        .show_secret_version(caller, secret, "latest", deadline)
+        .await?;
+    Ok(ResolvedVersion {
+        version: found.metadata.id,
+        current: None,
+        created: Some(found.metadata.create_time),
+    })
+}

@@ -1,0 +1,225 @@
+//! Publishes SecretRevisions: decides what to write about a secret, and when a write is worthwhile.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::plan::{Followed, PlannedSecret, SecretId};
+use crate::cache::ResolvedVersion;
+use crate::cloud::ApiError;
+use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
+
+/// Limit of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Fetches per second of all nodes together after a change, on average: nodes choose random times, and the
+/// documented limit of an account is 20.
+const FETCHES_PER_SECOND: u32 = 10;
+/// Minimum time between two writes that only update the number of pods.
+const COUNT_PERIOD: Duration = Duration::from_secs(5 * 60);
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
+const CONFIRMED: &str = "Confirmed";
+
+/// The published SecretRevisions by name.
+pub(super) type Published = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
+
+fn spec(id: &SecretId, followed: &Followed, interval: Duration) -> SecretRevisionSpec {
+    SecretRevisionSpec {
+        region: id.region.clone(),
+        project: id.project.clone(),
+        secret: id.secret.clone(),
+        stage: followed.clone(),
+        interval: format!("{}m", interval.as_secs().div_ceil(60)),
+    }
+}
+
+/// The SecretRevisions of a secret: one for each followed version.
+pub(super) fn specs<'a>(
+    id: &'a SecretId,
+    planned: &'a PlannedSecret,
+) -> impl Iterator<Item = (&'a Followed, SecretRevisionSpec)> {
+    let followed = planned.followed.keys();
+    followed.map(|followed| (followed, spec(id, followed, planned.interval)))
+}
+
+/// The resolved version that was published.
+fn resolved(status: &SecretRevisionStatus) -> Option<ResolvedVersion> {
+    Some(ResolvedVersion {
+        version: status.version.clone()?,
+        current: status.current.clone(),
+        created: status.created,
+    })
+}
+
+/// How long this many nodes take to fetch a version.
+pub(super) fn fetch_duration(nodes: u32) -> Duration {
+    Duration::from_secs(1) * nodes / FETCHES_PER_SECOND
+}
+
+/// The status after a poll, or `None` if there is nothing to write.
+pub(super) fn next_status(
+    old: &SecretRevisionStatus,
+    resolution: &Result<ResolvedVersion, ApiError>,
+    pods: u32,
+    now: &str,
+) -> Option<SecretRevisionStatus> {
+    let (is_ready, reason, message) = match resolution {
+        Ok(_) => ("True", CONFIRMED.to_owned(), String::new()),
+        Err(error) => ("False", error.kind.reason(), error.to_string()),
+    };
+    let before = old.ready();
+    let moved = matches!(resolution, Ok(new) if resolved(old).as_ref() != Some(new));
+    // The message of a failure contains the request ID, so it differs each time.
+    let same = before.is_some_and(|b| b.status == is_ready && b.reason == reason);
+    if !moved && same && !is_worth_counting(old, pods, now) {
+        return None;
+    }
+    let since = before
+        .filter(|b| b.status == is_ready)
+        .map_or(now, |b| b.last_transition_time.as_str());
+    let mut new = SecretRevisionStatus {
+        checked: Some(now.to_owned()),
+        pods: Some(pods),
+        conditions: vec![Condition {
+            type_: "Ready".to_owned(),
+            status: is_ready.to_owned(),
+            reason,
+            message,
+            last_transition_time: since.to_owned(),
+        }],
+        ..old.clone()
+    };
+    if let (true, Ok(found)) = (moved, resolution) {
+        new.version = Some(found.version.clone());
+        new.current.clone_from(&found.current);
+        new.created = found.created;
+        new.changed = Some(now.to_owned());
+        new.spread_seconds = None;
+    }
+    Some(new)
+}
+
+/// Whether the number of pods is worth a write: it is informative only, and each write reaches every node.
+fn is_worth_counting(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
+    let before = old.pods.unwrap_or(0);
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let written = old.checked.as_deref().and_then(time);
+    let age = written
+        .zip(time(now))
+        .map(|(at, now)| now.duration_since(at));
+    before.abs_diff(pods) > before / 10 && age.is_none_or(|age| age.unsigned_abs() >= COUNT_PERIOD)
+}
+
+/// Lists what earlier leaders published. Retries until it succeeds.
+pub(super) async fn list(client: &Client) -> Published {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    loop {
+        match api.list(&ListParams::default()).await {
+            Ok(list) => {
+                let known =
+                    |r: SecretRevision| (r.name_any(), (r.spec, r.status.unwrap_or_default()));
+                return list.into_iter().map(known).collect();
+            }
+            Err(error) => {
+                warn!(%error, "could not list SecretRevisions; retrying");
+                sleep(RETRY_PERIOD).await;
+            }
+        }
+    }
+}
+
+/// Writes a status, and the object if it does not exist.
+///
+/// # Errors
+/// The error of the API server, for the log.
+pub(super) async fn write(
+    client: &Client,
+    spec: &SecretRevisionSpec,
+    exists: bool,
+    status: &SecretRevisionStatus,
+) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let name = spec.object_name();
+    if !exists {
+        create(&api, &name, spec).await?;
+    }
+    match patch_status(&api, &name, status).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => {
+            // It was deleted meanwhile.
+            create(&api, &name, spec).await?;
+            patch_status(&api, &name, status).await
+        }
+        result => result,
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// Writes a new interval.
+///
+/// # Errors
+/// The error of the API server, for the log.
+pub(super) async fn write_spec(client: &Client, spec: &SecretRevisionSpec) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let patch = Patch::Merge(json!({"spec": {"interval": spec.interval}}));
+    let (name, parameters) = (spec.object_name(), PatchParams::default());
+    let patched = api.patch(&name, &parameters, &patch);
+    within_timeout(patched)
+        .await
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
+/// Deletes a SecretRevision that no pod follows.
+///
+/// # Errors
+/// The error of the API server, for the log.
+pub(super) async fn remove(client: &Client, name: &str) -> Result<(), String> {
+    let api: Api<SecretRevision> = Api::all(client.clone());
+    let parameters = DeleteParams::default();
+    match within_timeout(api.delete(name, &parameters)).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
+        result => result.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+async fn create(
+    api: &Api<SecretRevision>,
+    name: &str,
+    spec: &SecretRevisionSpec,
+) -> Result<(), String> {
+    let object = SecretRevision::new(name, spec.clone());
+    let parameters = PostParams::default();
+    match within_timeout(api.create(&parameters, &object)).await {
+        Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
+        result => result.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+async fn patch_status(
+    api: &Api<SecretRevision>,
+    name: &str,
+    status: &SecretRevisionStatus,
+) -> kube::Result<()> {
+    let mut value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+    // A merge patch keeps fields that it does not mention.
+    for field in ["version", "current", "created", "changed", "spreadSeconds"] {
+        if value[field].is_null() {
+            value[field] = Value::Null;
+        }
+    }
+    let patch = Patch::Merge(json!({ "status": value }));
+    within_timeout(api.patch_status(name, &PatchParams::default(), &patch))
+        .await
+        .map(drop)
+}
+
+async fn within_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    timeout(REQUEST_TIMEOUT, call).await.unwrap_or_else(|_| {
+        let timed_out = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Err(kube::Error::Service(Box::new(timed_out)))
+    })
+}

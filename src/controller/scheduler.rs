@@ -1,0 +1,365 @@
+//! The leader's loop: polls each secret once per interval, for all nodes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::election::Heartbeat;
+use super::plan::{PlannedSecret, Planner, SecretId};
+use super::poll::{POLL_TIMEOUT, Poll, PollOutcome, until_next};
+use super::probe::Strategy;
+use super::publish;
+use crate::cloud::{Cloud, Csms};
+use crate::kube::{EventReason, MountCounts};
+
+/// Polls in flight at once; the client limits their rate.
+const MAX_IN_FLIGHT: usize = 32;
+/// Changes of classes and pods within this time lead to one new plan.
+const PLAN_DELAY: Duration = Duration::from_millis(500);
+/// When to retry what could not be written.
+const WRITE_RETRY: Duration = Duration::from_secs(5);
+/// A SecretRevision that no pod follows for this long is deleted.
+const DELETE_UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
+/// A poll that is late by this fraction of its interval withholds the heartbeat.
+const LATE_FRACTION: u32 = 2;
+/// Number of intervals without any response from the cloud after which the leader resigns.
+const CUT_OFF_INTERVALS: u32 = 3;
+/// How long a better strategy that was denied is not tried again.
+const STRATEGY_VALID_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// The schedule of a secret.
+struct ScheduledSecret {
+    planned: PlannedSecret,
+    due: Instant,
+    in_flight: bool,
+    /// Whether this leader has polled it and published what moved.
+    confirmed: bool,
+}
+
+struct Scheduler<'a> {
+    context: &'a Context,
+    csms: Csms,
+    heartbeat: &'a Heartbeat,
+    mounts: MountCounts,
+    planner: Planner,
+    secrets: BTreeMap<SecretId, ScheduledSecret>,
+    published: publish::Published,
+    /// SecretRevisions that no pod follows, by name, and since when.
+    unused: HashMap<String, Instant>,
+    strategies: BTreeMap<SecretId, (Strategy, Instant)>,
+    polls: JoinSet<PollOutcome>,
+    polled: HashMap<Id, SecretId>,
+    /// Since when the cloud has not responded to any poll.
+    unanswered: Option<Instant>,
+    /// When the nodes will have fetched what moved earlier.
+    fetching_until: Arc<Mutex<Instant>>,
+}
+
+/// Leads until it is dropped, or until the cloud has not responded for so long that another node should try.
+pub(super) async fn lead(context: &Context, cloud: Cloud, heartbeat: &Heartbeat) {
+    let (mounts, watch) = MountCounts::watch(context.client.clone());
+    let _gauge = context.metrics.lead();
+    let work = async {
+        mounts.ready().await;
+        context.classes.ready().await;
+        let scheduler = Scheduler {
+            context,
+            csms: Csms::new(cloud),
+            heartbeat,
+            mounts: mounts.clone(),
+            planner: Planner::default(),
+            secrets: BTreeMap::new(),
+            published: publish::list(&context.client).await,
+            unused: HashMap::new(),
+            strategies: BTreeMap::new(),
+            polls: JoinSet::new(),
+            polled: HashMap::new(),
+            unanswered: None,
+            fetching_until: Arc::new(Mutex::new(Instant::now())),
+        };
+        scheduler.run().await;
+    };
+    tokio::select! {
+        () = watch => {}
+        () = work => {}
+    }
+}
+
+impl Scheduler<'_> {
+    async fn run(mut self) {
+        let mut classes = self.context.classes.changes();
+        let mut mounts = self.mounts.changes();
+        let mut deletions = self.context.deletions.clone();
+        deletions.mark_unchanged();
+        self.plan().await;
+        let mut plan_at = Instant::now() + DELETE_UNUSED_AFTER;
+        loop {
+            self.start_due_polls();
+            let now = Instant::now();
+            let late = self
+                .next_due()
+                .map(|due| now.saturating_duration_since(due));
+            let late = late.unwrap_or_default().as_secs_f64();
+            self.context.metrics.behind.set(late);
+            self.heartbeat.set(self.is_all_confirmed(now));
+            if self.is_cut_off(now) {
+                warn!("CSMS does not respond to this node; resigning as leader");
+                return;
+            }
+            let has_room = self.polls.len() < MAX_IN_FLIGHT;
+            let next = self.next_due().filter(|_| has_room).unwrap_or(plan_at);
+            tokio::select! {
+                Some(done) = self.polls.join_next_with_id() => match done {
+                    Ok((task, outcome)) => {
+                        self.polled.remove(&task);
+                        self.record(outcome);
+                    }
+                    Err(error) => self.poll_again_after_panic(error.id()),
+                },
+                _ = deletions.changed() => self.check_deleted().await,
+                _ = classes.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
+                _ = mounts.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
+                () = sleep_until(next.min(plan_at)) => {}
+            }
+            if Instant::now() >= plan_at {
+                self.plan().await;
+                plan_at = Instant::now() + DELETE_UNUSED_AFTER;
+            }
+        }
+    }
+
+    /// Whether each secret was polled within its interval or slightly later, and what moved was published.
+    /// With more secrets than the rate limit allows, a round takes longer.
+    fn is_all_confirmed(&self, now: Instant) -> bool {
+        let qps = self.context.config.qps.get().into();
+        let round = Duration::from_secs((self.secrets.len() as u64).div_ceil(qps));
+        self.secrets.values().all(|secret| {
+            let interval = secret.planned.interval.max(round);
+            secret.confirmed && now < secret.due + interval / LATE_FRACTION + POLL_TIMEOUT
+        })
+    }
+
+    fn is_cut_off(&self, now: Instant) -> bool {
+        let intervals = self.secrets.values().map(|secret| secret.planned.interval);
+        intervals.min().is_some_and(|interval| {
+            let silence = self.unanswered.map(|since| now.duration_since(since));
+            silence.is_some_and(|silence| silence > interval * CUT_OFF_INTERVALS)
+        })
+    }
+
+    fn poll_again_after_panic(&mut self, task: Id) {
+        warn!("internal error: a poll panicked; please report this bug");
+        let id = self.polled.remove(&task);
+        if let Some(secret) = id.and_then(|id| self.secrets.get_mut(&id)) {
+            secret.in_flight = false;
+            secret.confirmed = false;
+            secret.due = Instant::now() + WRITE_RETRY;
+        }
+    }
+
+    /// Schedules the followed secrets whose SecretRevisions were deleted, so that they are published again.
+    async fn check_deleted(&mut self) {
+        self.published = publish::list(&self.context.client).await;
+        let now = Instant::now();
+        for (id, secret) in &mut self.secrets {
+            let mut specs = publish::specs(id, &secret.planned);
+            if specs.any(|(_, spec)| !self.published.contains_key(&spec.object_name())) {
+                secret.due = now;
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let waiting = self.secrets.values().filter(|secret| !secret.in_flight);
+        waiting.map(|secret| secret.due).min()
+    }
+
+    async fn plan(&mut self) {
+        let context = self.context;
+        let (plan, invalid) = self.planner.plan(
+            &context.classes.all(),
+            &self.mounts.by_class(),
+            &context.resolver,
+            &context.provider_names,
+            context.interval,
+        );
+        for invalid in invalid {
+            let note = format!("pods that mounted it keep their files: {}", invalid.why);
+            let class = invalid.class.event_target();
+            let reason = EventReason::SecretRotationFailed;
+            context.events.about_class(class, reason, note);
+        }
+        let now = Instant::now();
+        let mut secrets = std::mem::take(&mut self.secrets);
+        for (id, planned) in plan {
+            let secret = match secrets.remove(&id) {
+                Some(known) => {
+                    let same = planned.followed.keys().eq(known.planned.followed.keys());
+                    let due = if same { known.due } else { now };
+                    let due = due.min(now + planned.interval);
+                    ScheduledSecret {
+                        planned,
+                        due,
+                        ..known
+                    }
+                }
+                None => ScheduledSecret {
+                    // Nodes trust what an earlier leader published, but a new secret has no revision yet.
+                    confirmed: !self.is_published(&id, &planned),
+                    planned,
+                    due: now,
+                    in_flight: false,
+                },
+            };
+            self.secrets.insert(id, secret);
+        }
+        context.metrics.planned.set(self.secrets.len() as i64);
+        self.write_intervals().await;
+        self.delete_unused().await;
+    }
+
+    fn is_published(&self, id: &SecretId, planned: &PlannedSecret) -> bool {
+        publish::specs(id, planned)
+            .any(|(_, spec)| self.published.contains_key(&spec.object_name()))
+    }
+
+    async fn write_intervals(&mut self) {
+        for (id, secret) in &self.secrets {
+            for (_, spec) in publish::specs(id, &secret.planned) {
+                let Some((old, _)) = self.published.get_mut(&spec.object_name()) else {
+                    continue;
+                };
+                if *old == spec {
+                    continue;
+                }
+                match publish::write_spec(&self.context.client, &spec).await {
+                    Ok(()) => *old = spec,
+                    Err(error) => warn!(error, "could not write a SecretRevision"),
+                }
+            }
+        }
+    }
+
+    async fn delete_unused(&mut self) {
+        let now = Instant::now();
+        let used: HashSet<String> = (self.secrets.iter())
+            .flat_map(|(id, secret)| publish::specs(id, &secret.planned))
+            .map(|(_, spec)| spec.object_name())
+            .collect();
+        let mut expired = Vec::new();
+        self.unused.retain(|name, _| !used.contains(name));
+        for name in self.published.keys().filter(|name| !used.contains(*name)) {
+            let since = *self.unused.entry(name.clone()).or_insert(now);
+            if now.duration_since(since) >= DELETE_UNUSED_AFTER {
+                expired.push(name.clone());
+            }
+        }
+        for name in expired {
+            match publish::remove(&self.context.client, &name).await {
+                Ok(()) => {
+                    self.published.remove(&name);
+                    self.unused.remove(&name);
+                }
+                Err(error) => warn!(error, "could not delete a SecretRevision"),
+            }
+        }
+    }
+
+    fn start_due_polls(&mut self) {
+        let now = Instant::now();
+        while self.polls.len() < MAX_IN_FLIGHT {
+            let due = self
+                .secrets
+                .iter()
+                .filter(|(_, secret)| !secret.in_flight && secret.due <= now)
+                .min_by_key(|(_, secret)| secret.due)
+                .map(|(id, _)| id.clone());
+            let Some(id) = due else { return };
+            self.start_poll(id);
+        }
+    }
+
+    fn start_poll(&mut self, id: SecretId) {
+        let Some(secret) = self.secrets.get_mut(&id) else {
+            return;
+        };
+        secret.in_flight = true;
+        self.unanswered.get_or_insert_with(Instant::now);
+        let planned = secret.planned.clone();
+        let strategy = match self.strategies.get(&id) {
+            Some((strategy, at)) if at.elapsed() < STRATEGY_VALID_FOR => *strategy,
+            _ => Strategy::List,
+        };
+        let published = publish::specs(&id, &planned)
+            .map(|(followed, spec)| {
+                let known = self.published.get(&spec.object_name());
+                let status = known.map(|(_, status)| status.clone());
+                (followed.clone(), (spec, status))
+            })
+            .collect();
+        let poll = Poll {
+            client: self.context.client.clone(),
+            csms: self.csms.clone(),
+            clock: self.context.clock.clone(),
+            fetching_until: Arc::clone(&self.fetching_until),
+            id: id.clone(),
+            planned,
+            published,
+            strategy,
+        };
+        let task = self.polls.spawn(poll.run());
+        self.polled.insert(task.id(), id);
+    }
+
+    fn record(&mut self, outcome: PollOutcome) {
+        let now = Instant::now();
+        if outcome.answered {
+            self.unanswered = None;
+        }
+        match outcome.strategy {
+            Some(strategy) if strategy > outcome.first_strategy => {
+                let secret = &outcome.id.secret;
+                info!(
+                    ?strategy,
+                    secret, "csms:secretVersion:list is denied; polling with another call"
+                );
+                self.strategies.insert(outcome.id.clone(), (strategy, now));
+            }
+            Some(_) => {}
+            // No strategy is permitted now; the next poll tries all of them.
+            None => drop(self.strategies.remove(&outcome.id)),
+        }
+        for (spec, status) in outcome.written {
+            self.published.insert(spec.object_name(), (spec, status));
+        }
+        let Some(secret) = self.secrets.get_mut(&outcome.id) else {
+            return;
+        };
+        secret.in_flight = false;
+        secret.confirmed = !outcome.unwritten;
+        let interval = secret.planned.interval;
+        secret.due = now
+            + if outcome.unwritten {
+                WRITE_RETRY
+            } else if !outcome.followed.iter().eq(secret.planned.followed.keys()) {
+                // The plan changed during the poll.
+                Duration::ZERO
+            } else {
+                let now = self.context.clock.now().as_millisecond();
+                until_next(&outcome.id, interval, now)
+            };
+        for cause in outcome.failing {
+            for class in &secret.planned.classes {
+                let note = format!("{:?} cannot be polled: {cause}", outcome.id.secret);
+                let reason = EventReason::SecretRotationFailed;
+                let events = &self.context.events;
+                events.about_class(class.event_target(), reason, note);
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The secrets that ServiceAccounts list for their pods.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Client;
+use kube::api::Api;
+use tokio::time::Instant;
+
+use super::client::{KubeError, request};
+use crate::util::single_flight::{FlightError, SingleFlight};
+
+/// Annotation with a JSON array of the secrets that pods of a ServiceAccount may mount. Source: Huawei's CCE
+/// user guide, page cce_10_0370.
+pub const ANNOTATION: &str = "cce.io/dew-resource";
+/// ServiceAccounts that no pod used for this long are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Limit of one read.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The list in the annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowList {
+    /// There is no annotation.
+    Absent,
+    /// It cannot be parsed, for this reason.
+    Invalid(String),
+    /// The names of the secrets.
+    Names(BTreeSet<String>),
+}
+
+impl AllowList {
+    /// Parses the value of the annotation.
+    pub fn parse(annotation: Option<&str>) -> Self {
+        match annotation.map(serde_json::from_str::<BTreeSet<String>>) {
+            None => Self::Absent,
+            Some(Ok(names)) => Self::Names(names),
+            Some(Err(error)) => Self::Invalid(format!(
+                "not a JSON array of names, such as [\"db\"] (column {})",
+                error.column()
+            )),
+        }
+    }
+}
+
+/// Namespace and name.
+type AccountName = (String, String);
+
+#[derive(Clone, Debug)]
+struct CachedList {
+    list: Arc<AllowList>,
+    read: Instant,
+}
+
+/// The lists of ServiceAccounts, cached. Clones share the cache.
+#[derive(Clone)]
+pub struct ServiceAccounts {
+    client: Client,
+    lists: Arc<Mutex<HashMap<AccountName, CachedList>>>,
+    reads: SingleFlight<AccountName, Result<CachedList, KubeError>>,
+}
+
+impl ServiceAccounts {
+    /// An empty cache.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            lists: Arc::default(),
+            reads: SingleFlight::default(),
+        }
+    }
+
+    /// The list of a ServiceAccount, read at most `max_age` ago, and its age.
+    ///
+    /// # Errors
+    /// If it does not exist or cannot be read before `deadline`.
+    pub async fn list(
+        &self,
+        namespace: &str,
+        name: &str,
+        max_age: Duration,
+        deadline: Instant,
+    ) -> Result<(Arc<AllowList>, Duration), KubeError> {
+        let account = (namespace.to_owned(), name.to_owned());
+        let known = self.lock().get(&account).cloned();
+        if let Some(known) = known.filter(|known| known.read.elapsed() <= max_age) {
+            return Ok((known.list, known.read.elapsed()));
+        }
+        let (read, _) = self
+            .reads
+            .run(account.clone(), deadline, self.clone().fetch(account))
+            .await;
+        let read = read.unwrap_or_else(|error| {
+            let reason = match error {
+                FlightError::TimedOut => "timed out",
+                FlightError::Panicked => "internal error in dew-provider; please report this bug",
+            };
+            Err(KubeError::Failed {
+                what: what(namespace, name),
+                reason: reason.into(),
+            })
+        })?;
+        Ok((read.list, Duration::ZERO))
+    }
+
+    /// Forgets ServiceAccounts that no pod used recently. To be called periodically.
+    pub fn sweep(&self) {
+        self.lock()
+            .retain(|_, known| known.read.elapsed() < FORGET_AFTER);
+    }
+
+    async fn fetch(self, account: AccountName) -> Result<CachedList, KubeError> {
+        let read = Instant::now();
+        let (namespace, name) = &account;
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let found = request(
+            &what(namespace, name),
+            read + READ_TIMEOUT,
+            api.get_metadata(name),
+        )
+        .await?;
+        let annotation = found
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(ANNOTATION));
+        let list = Arc::new(AllowList::parse(annotation.map(String::as_str)));
+        let cached = CachedList { list, read };
+        self.lock().insert(account, cached.clone());
+        Ok(cached)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, CachedList>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn what(namespace: &str, name: &str) -> String {
+    format!("ServiceAccount {namespace}/{name}")
+}
+
+impl fmt::Debug for ServiceAccounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceAccounts")
+    }
+}

@@ -1,0 +1,158 @@
+//! The loop of delivery: compares each secret in use with the leader's view, and each volume with the
+//! cache; starts the refreshes and nudges that bring them together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::context::Context;
+use super::nudge::Nudger;
+use super::refresh::{self, KeyUse};
+use crate::cache::{CacheKey, SecretStatus, SyncStatus};
+use crate::cloud::VersionSelector;
+use crate::kube::EventReason;
+
+/// How often everything is compared if no event occurs.
+const RESYNC_PERIOD: Duration = Duration::from_secs(2);
+/// A volume whose pod does not exist is forgotten after this time: kubelet requests the volumes of existing
+/// pods every 60 to 90 s (static pods have another UID there than in the API).
+const FORGET_AFTER: Duration = Duration::from_secs(5 * 60);
+/// The same if pods cannot be watched; longer, because the driver may pass on fewer requests.
+const FORGET_UNWATCHED_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The loop.
+pub(super) struct Reconciler {
+    context: Arc<Context>,
+    nudger: Option<Arc<Nudger>>,
+    /// The keys in use, as of a generation of the volumes.
+    keys: HashMap<CacheKey, KeyUse>,
+    generation: Option<u64>,
+    /// Since when a change has not reached all volumes.
+    lagging_since: Option<Instant>,
+}
+
+impl Reconciler {
+    /// Without a nudger, volumes are left to kubelet.
+    pub(super) fn new(context: Arc<Context>, nudger: Option<Arc<Nudger>>) -> Self {
+        Self {
+            context,
+            nudger,
+            keys: HashMap::new(),
+            generation: None,
+            lagging_since: None,
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut classes = self.context.classes.changes();
+        loop {
+            self.reconcile();
+            tokio::select! {
+                () = self.context.wake.notified() => {}
+                _ = classes.changed() => {}
+                () = sleep(RESYNC_PERIOD) => {}
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let now = Instant::now();
+        self.prune_volumes();
+        self.update_keys();
+        let mut oldest = Duration::ZERO;
+        let (mut failing, mut moving) = (0, false);
+        for (key, key_use) in &self.keys {
+            let status = self.context.cache.status(key, key_use.interval);
+            let age = status.confirmed.map(|at| now.duration_since(at));
+            // Normalized to the default interval, so that one alert threshold fits all classes.
+            let comparable = age.unwrap_or_default() + self.context.interval;
+            oldest = oldest.max(comparable.saturating_sub(key_use.interval));
+            moving |= matches!(status.sync, SyncStatus::Outdated { .. });
+            failing += i64::from(status.failure.is_some());
+            refresh::start_if_due(&self.context, key, key_use, &status.sync, age);
+            self.report(key, key_use, &status, now);
+        }
+        self.context.metrics.oldest.set(oldest.as_secs_f64());
+        self.context.metrics.failing.set(failing);
+        let lagging = self
+            .nudger
+            .as_ref()
+            .is_some_and(|nudger| nudger.nudge_outdated(&self.context));
+        if moving || lagging {
+            self.lagging_since.get_or_insert(now);
+        } else if let Some(since) = self.lagging_since.take() {
+            let took = now.duration_since(since).as_secs_f64();
+            self.context.metrics.delivery.observe(took);
+        }
+    }
+
+    fn prune_volumes(&self) {
+        let volumes = &self.context.volumes;
+        match &self.nudger {
+            Some(nudger) if nudger.pods().is_ready() => {
+                volumes.prune(FORGET_AFTER, |uid| nudger.pods().get(uid).is_some());
+            }
+            Some(_) => {}
+            None => volumes.prune(FORGET_UNWATCHED_AFTER, |_| false),
+        }
+    }
+
+    /// Collects the keys in use that may move, each with the shortest interval.
+    fn update_keys(&mut self) {
+        let generation = self.context.volumes.generation();
+        if self.generation == Some(generation) {
+            return;
+        }
+        let mut keys: HashMap<CacheKey, KeyUse> = HashMap::new();
+        for record in self.context.volumes.in_use() {
+            for key in record.keys.iter() {
+                if matches!(key.selector, VersionSelector::Version(_)) {
+                    continue;
+                }
+                if let Some(known) = keys.get_mut(key) {
+                    known.interval = known.interval.min(record.interval);
+                    continue;
+                }
+                let key_use = KeyUse {
+                    caller: Arc::clone(&record.caller),
+                    interval: record.interval,
+                };
+                keys.insert(key.clone(), key_use);
+            }
+        }
+        self.context
+            .cache
+            .retain_refreshes(|key| keys.contains_key(key));
+        self.keys = keys;
+        self.generation = Some(generation);
+    }
+
+    /// Reports a secret that could not be confirmed for its interval to the pods that mounted it, once.
+    fn report(&self, key: &CacheKey, key_use: &KeyUse, status: &SecretStatus, now: Instant) {
+        let cache = &self.context.cache;
+        let Some((since, cause)) = &status.failure else {
+            cache.reset_report(key);
+            return;
+        };
+        let lasted = now.duration_since(*since);
+        if lasted < key_use.interval || !cache.report_failure(key) {
+            return;
+        }
+        let (secret, seconds) = (&key.secret, lasted.as_secs());
+        warn!(secret, seconds, cause, "secret could not be confirmed");
+        for (_, record) in self.context.volumes.all() {
+            if record.keys.contains(key) {
+                let note = format!(
+                    "{secret:?} could not be confirmed for {seconds} s; the volume keeps its files: {cause}"
+                );
+                let pod = record.pod.event_target();
+                let reason = EventReason::SecretRotationFailed;
+                self.context.events.about_pod(pod, reason, note);
+            }
+        }
+    }
+}

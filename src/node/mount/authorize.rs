@@ -1,0 +1,220 @@
+//! Step 3, authorize: whether the pod may mount these secrets with these parameters.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{MountError, Reason};
+use super::request::Request;
+use crate::class::objects::Objects;
+use crate::class::parameters::PROTECTED;
+use crate::kube::service_accounts::{ANNOTATION, AllowList};
+use crate::kube::{Classes, KubeError, ServiceAccounts};
+
+/// A list older than this is read again before a pod is denied, so that a corrected annotation takes effect
+/// at once.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether the ServiceAccount must list the secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "camelCase")]
+pub enum AllowListMode {
+    /// The list must exist and name every secret, as for the CCE add-on.
+    #[default]
+    Required,
+    /// A list must name every secret; without a list, every secret is allowed.
+    IfPresent,
+    /// Lists are ignored.
+    Off,
+}
+
+/// An authorized request with its objects.
+#[derive(Debug)]
+pub struct Authorized<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// Its objects.
+    pub objects: Arc<Objects>,
+}
+
+/// Authorizes requests against the classes and ServiceAccounts of the API server.
+#[derive(Debug)]
+pub struct Authorizer {
+    mode: AllowListMode,
+    kube: Option<(Classes, ServiceAccounts)>,
+}
+
+impl Authorizer {
+    /// Without `kube`, neither overrides nor lists can be checked; only [`AllowListMode::Off`] works then.
+    pub fn new(mode: AllowListMode, kube: Option<(Classes, ServiceAccounts)>) -> Self {
+        Self { mode, kube }
+    }
+
+    /// Authorizes a request, with a list that is at most `max_age` old.
+    ///
+    /// # Errors
+    /// [`Reason::Denied`] if something is not allowed; other reasons if that cannot be determined.
+    pub async fn authorize<'a>(
+        &self,
+        request: &'a Request,
+        objects: Arc<Objects>,
+        max_age: Duration,
+    ) -> Result<Authorized<'a>, MountError> {
+        let Some((classes, accounts)) = &self.kube else {
+            return match self.mode {
+                AllowListMode::Off => Ok(Authorized { request, objects }),
+                AllowListMode::Required | AllowListMode::IfPresent => Err(MountError::new(
+                    Reason::Internal,
+                    "ServiceAccounts cannot be read without a connection to Kubernetes",
+                )),
+            };
+        };
+        check_overrides(classes, request).await?;
+        if self.mode != AllowListMode::Off {
+            self.check_list(accounts, request, &objects, max_age)
+                .await?;
+        }
+        Ok(Authorized { request, objects })
+    }
+
+    async fn check_list(
+        &self,
+        accounts: &ServiceAccounts,
+        request: &Request,
+        objects: &Objects,
+        max_age: Duration,
+    ) -> Result<(), MountError> {
+        let pod = &request.pod;
+        if pod.service_account.is_empty() || pod.namespace.is_empty() {
+            return Err(MountError::new(
+                Reason::Invalid,
+                "the request has no ServiceAccount: the CSIDriver object must set podInfoOnMount",
+            ));
+        }
+        let mut age = max_age;
+        loop {
+            let (list, read) = accounts
+                .list(&pod.namespace, &pod.service_account, age, request.deadline)
+                .await
+                .map_err(from_kube)?;
+            match self.check_names(&list, request, objects) {
+                Err(_) if read > RECHECK_AFTER => age = Duration::ZERO,
+                verdict => return verdict,
+            }
+        }
+    }
+
+    fn check_names(
+        &self,
+        list: &AllowList,
+        request: &Request,
+        objects: &Objects,
+    ) -> Result<(), MountError> {
+        let account = format!("{}/{}", request.pod.namespace, request.pod.service_account);
+        let names = match list {
+            AllowList::Names(names) => names,
+            AllowList::Absent if self.mode == AllowListMode::IfPresent => return Ok(()),
+            AllowList::Absent => {
+                let wanted: Vec<_> = objects.list.iter().map(|o| o.name.as_str()).collect();
+                return Err(MountError::new(
+                    Reason::Denied,
+                    format!(
+                        "ServiceAccount {account} has no annotation {ANNOTATION}: set it to the list of \
+                         secrets that its pods may mount, here {}",
+                        serde_json::json!(wanted)
+                    ),
+                ));
+            }
+            AllowList::Invalid(why) => {
+                let message = format!("ServiceAccount {account}, annotation {ANNOTATION}: {why}");
+                return Err(MountError::new(Reason::Denied, message));
+            }
+        };
+        let unlisted: Vec<_> = objects
+            .list
+            .iter()
+            .map(|o| o.name.as_str())
+            .filter(|n| !names.contains(*n))
+            .collect();
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        Err(MountError::new(
+            Reason::Denied,
+            format!(
+                "ServiceAccount {account} does not list {} in its annotation {ANNOTATION}: add {} \
+                 there, or remove {} from SecretProviderClass {:?}",
+                unlisted
+                    .iter()
+                    .map(|n| format!("{n:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                if unlisted.len() == 1 { "it" } else { "them" },
+                if unlisted.len() == 1 { "it" } else { "them" },
+                request.class
+            ),
+        ))
+    }
+}
+
+/// Rejects protected parameters that differ from the SecretProviderClass: the driver copies a pod's
+/// volumeAttributes over them.
+async fn check_overrides(classes: &Classes, request: &Request) -> Result<(), MountError> {
+    let (namespace, name) = (&request.pod.namespace, &request.class);
+    if name.is_empty() {
+        return Err(MountError::new(
+            Reason::Invalid,
+            "the request has no SecretProviderClass",
+        ));
+    }
+    let none = BTreeMap::new();
+    if let Some(class) = classes.observed(namespace, name)
+        && differing(request, class.spec.parameters.as_ref().unwrap_or(&none)).is_none()
+    {
+        return Ok(());
+    }
+    // The driver may have observed an edit, or a new class, before this watch.
+    let class = classes
+        .read(namespace, name, request.deadline)
+        .await
+        .map_err(from_kube)?;
+    let Some(key) = differing(request, class.spec.parameters.as_ref().unwrap_or(&none)) else {
+        return Ok(());
+    };
+    Err(MountError::new(
+        Reason::Denied,
+        format!(
+            "parameter {key} differs from SecretProviderClass {namespace}/{name}: either the pod \
+             overrides it in volumeAttributes, which is not allowed (set it in the \
+             SecretProviderClass), or the class was edited and the driver has not observed that yet (the \
+             next attempt will succeed)"
+        ),
+    ))
+}
+
+/// The first protected parameter whose value differs from that of the class.
+fn differing(request: &Request, class: &BTreeMap<String, String>) -> Option<&'static str> {
+    (PROTECTED.iter().zip(&request.parameters.protected))
+        .find(|(key, value)| value.as_ref() != class.get(**key))
+        .map(|(key, _)| *key)
+}
+
+fn from_kube(error: KubeError) -> MountError {
+    let reason = match error {
+        KubeError::NotFound(_) => Reason::NotFound,
+        KubeError::Forbidden { .. } => Reason::Precondition,
+        KubeError::Failed { .. } => Reason::Internal,
+    };
+    MountError::new(reason, error.to_string())
+}
+
+impl fmt::Display for AllowListMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "required",
+            Self::IfPresent => "ifPresent",
+            Self::Off => "off",
+        })
+    }
+}

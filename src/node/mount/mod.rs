@@ -1,0 +1,127 @@
+//! The pipeline of a Mount, one file per step:
+//!
+//! | step | file | does |
+//! |---|---|---|
+//! | 1 request | [`request`] | parses the driver's message within limits |
+//! | 2 objects | `objects` | parses and checks the `objects` list of the class |
+//! | 3 authorize | [`authorize`] | checks the ServiceAccount's list and overrides by the pod |
+//! | 4 resolve | [`resolve`](mod@resolve) | determines region, project, credentials and cache keys |
+//! | 5 fetch | [`fetch`](mod@fetch) | gets the versions through the cache |
+//! | 6 select | [`select`](mod@select) | extracts the contents of files: JMESPath, keys, encodings |
+//! | 7 response | `response` | adds modes and object versions, sorted by path |
+//!
+//! A Mount is all or nothing: one failed object fails it, and the error lists all that failed.
+//! [`service`] is the gRPC service around it.
+
+pub mod authorize;
+pub mod error;
+pub mod fetch;
+mod json_numbers;
+mod objects;
+pub mod request;
+pub mod resolve;
+mod response;
+pub mod select;
+pub mod service;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::SecretCache;
+use crate::class::resolver::Resolver;
+use crate::node::volumes::{MountChange, MountRecord, Volumes, freshness};
+use crate::proto::MountResponse;
+use authorize::Authorizer;
+use error::MountError;
+use fetch::{FetchedObject, fetch};
+use objects::ObjectsCache;
+use request::Request;
+use resolve::resolve;
+use response::response;
+use select::select;
+
+/// The steps of a Mount, and what they depend on.
+#[derive(Debug)]
+pub struct Pipeline {
+    objects: ObjectsCache,
+    authorizer: Authorizer,
+    resolver: Arc<Resolver>,
+    cache: SecretCache,
+    volumes: Arc<Volumes>,
+    /// `rotation_poll_interval`, for classes that set none.
+    interval: Duration,
+}
+
+/// A Mount that succeeded.
+#[derive(Debug)]
+struct Mounted {
+    response: MountResponse,
+    change: MountChange,
+    fetched: Vec<FetchedObject>,
+}
+
+impl Pipeline {
+    /// Assembles the pipeline; `interval` is `rotation_poll_interval`.
+    pub fn new(
+        authorizer: Authorizer,
+        resolver: Arc<Resolver>,
+        cache: SecretCache,
+        volumes: Arc<Volumes>,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            objects: ObjectsCache::default(),
+            authorizer,
+            resolver,
+            cache,
+            volumes,
+            interval,
+        }
+    }
+
+    /// Steps 2 to 7, for a parsed request.
+    async fn mount(&self, request: &Request) -> Result<Mounted, MountError> {
+        let id = request.volume_id();
+        self.volumes.note_request(&id);
+        let mounted = self.volumes.get(&id);
+        let parameters = &request.parameters;
+
+        let objects = self
+            .objects
+            .get(&request.class, parameters.objects.as_deref())?;
+
+        let max_age = freshness::authorization(mounted.as_deref(), self.interval);
+        let authorized = self.authorizer.authorize(request, objects, max_age).await?;
+
+        let plan = resolve(&self.resolver, &authorized)?;
+
+        let interval = plan.interval.unwrap_or(self.interval);
+        let max_ages = freshness::versions(mounted.as_deref(), &plan.keys, interval, &self.cache);
+        let fetched = fetch(&plan, &max_ages, &self.cache).await?;
+
+        let files = select(&fetched)?;
+
+        let response = response(&fetched, files, request.default_mode)?;
+
+        let change = self.volumes.record_mount(
+            id,
+            MountRecord {
+                pod: request.pod.clone(),
+                settings: self.volumes.settings(parameters),
+                delivered: fetched
+                    .iter()
+                    .map(|item| item.delivered(&plan.caller))
+                    .collect(),
+                publish_secret: request.publish_secret.clone(),
+                keys: plan.keys,
+                caller: plan.caller,
+                interval,
+            },
+        );
+        Ok(Mounted {
+            response,
+            change,
+            fetched,
+        })
+    }
+}

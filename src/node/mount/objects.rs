@@ -1,0 +1,62 @@
+//! Step 2, objects: parses and checks the `objects` list; cached by its text, which all volumes of a class
+//! share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::{MountError, Reason};
+use crate::class::objects::{Objects, Problem};
+
+/// Maximum number of cached lists; a cluster has at most 500 classes with the CCE add-on.
+const MAX_LISTS: usize = 512;
+/// Maximum total size of their texts, in bytes.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// The recently used lists.
+#[derive(Debug, Default)]
+pub(super) struct ObjectsCache(Mutex<HashMap<String, Arc<Objects>>>);
+
+impl ObjectsCache {
+    /// The checked `objects` of a class.
+    pub(super) fn get(
+        &self,
+        class: &str,
+        objects: Option<&str>,
+    ) -> Result<Arc<Objects>, MountError> {
+        let Some(text) = objects else {
+            return Err(MountError::new(
+                Reason::Invalid,
+                format!(
+                    "SecretProviderClass {class:?} has no parameter objects: set it to a YAML list of secrets"
+                ),
+            ));
+        };
+        if let Some(known) = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(text)
+        {
+            return Ok(Arc::clone(known));
+        }
+        let objects = Objects::parse(text)
+            .map(Arc::new)
+            .map_err(|problems| invalid(class, &problems))?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = known.keys().map(String::len).sum();
+        if known.len() >= MAX_LISTS || bytes + text.len() > MAX_BYTES {
+            // Rare enough that dropping all is as good as choosing one.
+            known.clear();
+        }
+        known.insert(text.to_owned(), Arc::clone(&objects));
+        Ok(objects)
+    }
+}
+
+fn invalid(class: &str, problems: &[Problem]) -> MountError {
+    let list: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    MountError::new(
+        Reason::Invalid,
+        format!("SecretProviderClass {class:?}: {}", list.join("; ")),
+    )
+}

@@ -1,0 +1,68 @@
+//! Step 4, resolve: determines the region, project, credentials and cache keys. Makes no network calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::authorize::Authorized;
+use super::error::MountError;
+use crate::cache::CacheKey;
+use crate::class::objects::Object;
+use crate::class::resolver::{ClassView, Resolver};
+use crate::cloud::Caller;
+
+/// What one Mount fetches.
+#[derive(Debug)]
+pub struct FetchPlan {
+    /// The objects, in the order written.
+    pub objects: Vec<Arc<Object>>,
+    /// Their cache keys, in the same order.
+    pub keys: Arc<[CacheKey]>,
+    /// The region, project and credentials.
+    pub caller: Arc<Caller>,
+    /// The same in the failover region, which is used only during an outage of the primary region.
+    pub failover: Option<Arc<Caller>>,
+    /// The polling interval of the class, if it sets one.
+    pub interval: Option<Duration>,
+    /// When the response is due.
+    pub deadline: Instant,
+}
+
+/// Resolves the region, project and identity of a request, and the keys of its objects.
+///
+/// # Errors
+/// If the class is wrong, or a region or credentials are missing.
+pub(super) fn resolve(
+    resolver: &Resolver,
+    authorized: &Authorized<'_>,
+) -> Result<FetchPlan, MountError> {
+    let Authorized { request, objects } = authorized;
+    let class = ClassView {
+        name: &request.class,
+        parameters: &request.parameters,
+    };
+    let pod_credentials = request
+        .publish_secret
+        .as_ref()
+        .map(|secret| secret.credentials());
+    let caller = Arc::new(resolver.caller(class, pod_credentials)?);
+    let failover = class.region("failoverRegion")?.map(|region| {
+        Arc::new(Caller {
+            region,
+            project: None,
+            credentials: caller.credentials.clone(),
+        })
+    });
+    let identity = caller.credentials.identity();
+    let key =
+        |object: &Arc<Object>| CacheKey::new(&caller, &identity, &object.name, &object.selector);
+    Ok(FetchPlan {
+        keys: objects.list.iter().map(key).collect(),
+        objects: objects.list.clone(),
+        failover,
+        interval: class.interval()?,
+        deadline: request.deadline,
+        caller,
+    })
+}

@@ -1,0 +1,357 @@
+//! The volumes mounted on this node, with the state of their updates.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::drift::changes;
+use super::record::{MountRecord, SettingsHash, VolumeId};
+use crate::cache::{CacheKey, SecretCache};
+use crate::class::parameters::Parameters;
+use crate::kube::PodRef;
+
+/// Volumes without a request for this long belong to pods that no longer exist: kubelet requests each
+/// volume every 60 to 90 s, but a driver with a long rotation interval passes on as little as one request a
+/// day.
+const FORGET_AFTER: Duration = Duration::from_secs(25 * 60 * 60);
+/// A persistent failure is reported again after this time.
+const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Identifies how a volume is outdated: equal as long as it is outdated in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drift(u64);
+
+/// A Mount that failed, as far as the volume is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountFailure {
+    /// Its category.
+    pub reason: &'static str,
+    /// Whether it may resolve by itself.
+    pub is_transient: bool,
+}
+
+/// What a Mount changed in its volume.
+#[derive(Debug, Default)]
+pub struct MountChange {
+    /// Whether the volume was not mounted before.
+    pub is_new: bool,
+    /// What moved, as `"name" v1 → v2`.
+    pub changes: Vec<String>,
+}
+
+struct MountedVolume {
+    record: Arc<MountRecord>,
+    /// When the driver last requested it.
+    requested: Instant,
+    failing: Option<FailingVolume>,
+    /// Whether a nudge is in flight: one at a time, because the driver does not lock volumes.
+    nudging: bool,
+    /// How the volume was outdated when the node left it to kubelet.
+    abandoned: Option<Drift>,
+}
+
+/// A mounted volume that cannot be updated.
+struct FailingVolume {
+    since: Instant,
+    reported: Instant,
+    failure: MountFailure,
+    settings: SettingsHash,
+}
+
+/// Namespace and name of a class.
+type ClassName = (String, String);
+
+#[derive(Default)]
+struct RegistryState {
+    volumes: HashMap<VolumeId, MountedVolume>,
+    /// The keys that the pods of a class share.
+    shared_keys: HashMap<ClassName, Arc<[CacheKey]>>,
+    /// Changes whenever the keys in use may have changed.
+    generation: u64,
+    /// Volumes that were nudged recently, by the UID of their pod: a nudge may reach the driver after kubelet
+    /// has unmounted the volume.
+    nudged: HashMap<String, HashMap<VolumeId, Instant>>,
+}
+
+/// The registry.
+#[derive(Default)]
+pub struct Volumes {
+    state: Mutex<RegistryState>,
+    hasher: RandomState,
+}
+
+impl Volumes {
+    /// Distinguishes these parameters from others, within this process.
+    pub fn settings(&self, parameters: &Parameters) -> SettingsHash {
+        let hashed = (&parameters.objects, &parameters.protected);
+        SettingsHash(self.hasher.hash_one(hashed))
+    }
+
+    // Mounts.
+
+    /// Records that the driver requested a volume.
+    pub fn note_request(&self, id: &VolumeId) {
+        if let Some(volume) = self.state().volumes.get_mut(id) {
+            volume.requested = Instant::now();
+        }
+    }
+
+    /// Records a successful Mount.
+    pub fn record_mount(&self, id: VolumeId, mut record: MountRecord) -> MountChange {
+        let mut state = self.state();
+        let class = (record.pod.namespace.clone(), id.class.clone());
+        let Some(volume) = state.volumes.get(&id) else {
+            record.keys = state.share(class, record.keys);
+            let volume = MountedVolume {
+                record: Arc::new(record),
+                requested: Instant::now(),
+                failing: None,
+                nudging: false,
+                abandoned: None,
+            };
+            state.volumes.insert(id, volume);
+            state.generation += 1;
+            return MountChange {
+                is_new: true,
+                changes: Vec::new(),
+            };
+        };
+        let old = Arc::clone(&volume.record);
+        record.keys = if *old.keys == *record.keys {
+            Arc::clone(&old.keys)
+        } else {
+            state.share(class, record.keys)
+        };
+        let changes = changes(&old, &record);
+        let same = Arc::ptr_eq(&old.keys, &record.keys)
+            && old.interval == record.interval
+            && old.caller.credentials.identity() == record.caller.credentials.identity();
+        if !same {
+            state.generation += 1;
+        }
+        if let Some(volume) = state.volumes.get_mut(&id) {
+            volume.record = Arc::new(record);
+            volume.requested = Instant::now();
+            volume.failing = None;
+        }
+        MountChange {
+            is_new: false,
+            changes,
+        }
+    }
+
+    /// Records a failed Mount. For a volume that is mounted, whose failure the driver hides, returns its
+    /// pod and how long it has been failing, unless that was reported recently.
+    pub fn record_failure(
+        &self,
+        id: &VolumeId,
+        settings: SettingsHash,
+        failure: MountFailure,
+    ) -> Option<(PodRef, Duration)> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let volume = state.volumes.get_mut(id)?;
+        volume.requested = now;
+        let failing = volume.failing.get_or_insert(FailingVolume {
+            since: now,
+            reported: now.checked_sub(REPORT_AGAIN_AFTER).unwrap_or(now),
+            failure,
+            settings,
+        });
+        let is_news = failing.since == now
+            || (failing.failure.reason, failing.settings) != (failure.reason, settings)
+            || now.duration_since(failing.reported) >= REPORT_AGAIN_AFTER;
+        (failing.failure, failing.settings) = (failure, settings);
+        is_news.then(|| {
+            failing.reported = now;
+            (volume.record.pod.clone(), now.duration_since(failing.since))
+        })
+    }
+
+    // Queries.
+
+    /// The last successful Mount of a volume.
+    pub fn get(&self, id: &VolumeId) -> Option<Arc<MountRecord>> {
+        let state = self.state();
+        state.volumes.get(id).map(|v| Arc::clone(&v.record))
+    }
+
+    /// All volumes.
+    pub fn all(&self) -> Vec<(VolumeId, Arc<MountRecord>)> {
+        let state = self.state();
+        state
+            .volumes
+            .iter()
+            .map(|(id, volume)| (id.clone(), Arc::clone(&volume.record)))
+            .collect()
+    }
+
+    /// Changes whenever [`Volumes::in_use`] may have changed.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// One record for all volumes with the same keys and interval.
+    pub fn in_use(&self) -> Vec<Arc<MountRecord>> {
+        let mut found: HashMap<(*const CacheKey, Duration), Arc<MountRecord>> = HashMap::new();
+        for volume in self.state().volumes.values() {
+            let record = &volume.record;
+            found
+                .entry((record.keys.as_ptr(), record.interval))
+                .or_insert_with(|| Arc::clone(record));
+        }
+        found.into_values().collect()
+    }
+
+    /// How a volume is outdated, if it is. `settings` are those of its class now.
+    pub fn drift(
+        &self,
+        id: &VolumeId,
+        settings: Option<SettingsHash>,
+        cache: &SecretCache,
+    ) -> Option<Drift> {
+        let record = self.get(id)?;
+        let cached: Vec<_> = record.keys.iter().map(|key| cache.stamp(key)).collect();
+        let is_current = settings.is_none_or(|wanted| wanted == record.settings)
+            && (record.delivered.iter().zip(&cached))
+                .all(|(delivered, cached)| delivered.is_current(*cached));
+        (!is_current).then(|| Drift(self.hasher.hash_one((settings, cached))))
+    }
+
+    /// How the last Mount with these settings failed, if it did.
+    pub fn failure(&self, id: &VolumeId, settings: Option<SettingsHash>) -> Option<MountFailure> {
+        let state = self.state();
+        let failing = state.volumes.get(id)?.failing.as_ref()?;
+        let same = settings.is_none_or(|wanted| wanted == failing.settings);
+        same.then_some(failing.failure)
+    }
+
+    /// When the driver last requested a volume.
+    pub fn last_request(&self, id: &VolumeId) -> Option<Instant> {
+        let state = self.state();
+        state.volumes.get(id).map(|volume| volume.requested)
+    }
+
+    // Nudges.
+
+    /// Marks a nudge of a volume as in flight until [`Volumes::end_nudge`]; returns whether it may start.
+    pub fn begin_nudge(&self, id: &VolumeId) -> bool {
+        let mut state = self.state();
+        let volume = state.volumes.get_mut(id);
+        volume.is_some_and(|volume| !std::mem::replace(&mut volume.nudging, true))
+    }
+
+    /// Records that the nudge has ended.
+    pub fn end_nudge(&self, id: &VolumeId) {
+        if let Some(volume) = self.state().volumes.get_mut(id) {
+            volume.nudging = false;
+        }
+    }
+
+    /// Leaves an outdated volume to kubelet until it is outdated in another way.
+    pub fn abandon(&self, id: &VolumeId, drift: Drift) {
+        if let Some(volume) = self.state().volumes.get_mut(id) {
+            volume.abandoned = Some(drift);
+        }
+    }
+
+    /// Whether the volume was left to kubelet while outdated in this way.
+    pub fn is_abandoned(&self, id: &VolumeId, drift: Drift) -> bool {
+        let state = self.state();
+        let volume = state.volumes.get(id);
+        volume.is_some_and(|volume| volume.abandoned == Some(drift))
+    }
+
+    /// Records that the volume is up to date.
+    pub fn is_up_to_date(&self, id: &VolumeId) {
+        if let Some(volume) = self.state().volumes.get_mut(id) {
+            volume.abandoned = None;
+        }
+    }
+
+    /// Records that the driver is about to be called for a volume.
+    pub fn note_nudge(&self, id: &VolumeId) {
+        self.state()
+            .nudged
+            .entry(id.pod_uid.clone())
+            .or_default()
+            .insert(id.clone(), Instant::now());
+    }
+
+    /// UIDs of pods whose volumes were nudged within `age`.
+    pub fn nudged_pods(&self, age: Duration) -> Vec<String> {
+        let now = Instant::now();
+        let nudged = &mut self.state().nudged;
+        for volumes in nudged.values_mut() {
+            volumes.retain(|_, at| now.duration_since(*at) < age);
+        }
+        nudged.retain(|_, volumes| !volumes.is_empty());
+        nudged.keys().cloned().collect()
+    }
+
+    /// Removes and returns the nudged volumes of a pod.
+    pub fn take_nudged(&self, pod_uid: &str) -> Vec<VolumeId> {
+        let nudged = self.state().nudged.remove(pod_uid);
+        nudged.unwrap_or_default().into_keys().collect()
+    }
+
+    // Removal.
+
+    /// Forgets a volume whose pod no longer exists.
+    pub fn forget(&self, id: &VolumeId) {
+        let mut state = self.state();
+        state.volumes.remove(id);
+        state.generation += 1;
+    }
+
+    /// Forgets volumes without a request for `age`, except those of pods that exist.
+    pub fn prune(&self, age: Duration, exists: impl Fn(&str) -> bool) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let before = state.volumes.len();
+        state
+            .volumes
+            .retain(|id, volume| now.duration_since(volume.requested) < age || exists(&id.pod_uid));
+        if state.volumes.len() < before {
+            state.generation += 1;
+        }
+    }
+
+    /// Forgets volumes of pods that no longer exist. To be called periodically.
+    pub fn sweep(&self) {
+        self.prune(FORGET_AFTER, |_| false);
+        let mut state = self.state();
+        state.generation += 1;
+        state
+            .shared_keys
+            .retain(|_, keys| Arc::strong_count(keys) > 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, RegistryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RegistryState {
+    /// One copy of the keys for all pods of a class.
+    fn share(&mut self, class: ClassName, keys: Arc<[CacheKey]>) -> Arc<[CacheKey]> {
+        let shared = self
+            .shared_keys
+            .entry(class)
+            .or_insert_with(|| Arc::clone(&keys));
+        if **shared != *keys {
+            *shared = keys;
+        }
+        Arc::clone(shared)
+    }
+}
+
+impl fmt::Debug for Volumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Volumes")
+    }
+}

@@ -1,0 +1,6 @@
+//! What operators see: logs and metrics.
+
+pub mod logs;
+pub mod metrics;
+
+pub use logs::{LogFormat, init_logs};

@@ -1,0 +1,8 @@
+//! Building blocks that know neither the cloud nor Kubernetes.
+
+pub mod clock;
+pub mod env;
+pub mod json;
+pub mod poll_interval;
+pub mod secret_bytes;
+pub mod single_flight;
