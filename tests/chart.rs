@@ -82,7 +82,7 @@ fn the_crd_is_the_programs() {
 #[test]
 fn defaults_are_the_programs() {
     let values = yaml("charts/dew-provider/values.yaml");
-    let readme = read("README.md");
+    let commands = read("docs/src/commands.md");
     for (flag, default) in [
         (
             "--rotation-poll-interval",
@@ -104,7 +104,7 @@ fn defaults_are_the_programs() {
         let default = default
             .as_str()
             .map_or_else(|| default.to_string(), ToOwned::to_owned);
-        let row = readme
+        let row = commands
             .lines()
             .find(|line| line.starts_with(&format!("| `{flag}` |")))
             .unwrap();
