@@ -4,7 +4,8 @@
 #   docker build --build-arg SOURCE_DATE_EPOCH=1767225600 \
 #     --output type=image,name=dew-provider:0.1.0,rewrite-timestamp=true .
 #
-# The same commit gives the same layers. tests/cluster/image makes this image without Docker.
+# The build is reproducible: the same commit produces the same layers. tests/cluster/image builds this
+# image without Docker.
 
 # The oldest Debian whose C library has DNS built in, so that nothing is loaded at run time.
 FROM rust:1.95-bookworm AS build
@@ -12,15 +13,11 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY proto proto
 COPY src src
-# The demo shows one of them.
-COPY manifests/examples manifests/examples
-# What the manifest names must be there to be read, and is not built.
-RUN mkdir -p tests/bench tests/cluster && touch tests/main.rs tests/bench/main.rs tests/cluster/main.rs
-# Paths of the build machine stay out of the binary.
+# Keeps paths of the build machine out of the binary.
 ENV RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo"
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    cargo build --release --locked --bin dew-provider
-# Glibc rather than musl, so that names resolve as they do for other programs of the node.
+    cargo build --release --locked --no-default-features --bin dew-provider
+# glibc rather than musl, so that names resolve as for other programs on the node.
 RUN set -eu; \
     binary=target/release/dew-provider; \
     strip "$binary"; \
@@ -36,6 +33,6 @@ RUN set -eu; \
 FROM scratch
 COPY --from=build /image/ /
 ENV PATH=/usr/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
-# As root: the driver's socket folder is root's. The chart takes every capability away.
+# Runs as root, because the driver's socket directory belongs to root. The chart drops all capabilities.
 ENTRYPOINT ["/usr/bin/dew-provider"]
 CMD ["serve"]

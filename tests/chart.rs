@@ -20,11 +20,7 @@ fn versions_are_one() {
         (&chart["version"], &chart["appVersion"]),
         (&json!(version), &json!(version))
     );
-    for file in [
-        "manifests/install.yaml",
-        "tests/cluster/emulator.yaml",
-        "tests/cluster/image",
-    ] {
+    for file in ["manifests/install.yaml", "tests/cluster/image"] {
         assert!(
             read(file).contains(&format!("dew-provider:{version}")),
             "{file}"
