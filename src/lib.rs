@@ -3,13 +3,38 @@
 //!
 //! # Two flows
 //!
-//! **A mount.** The driver calls the provider through a Unix socket ([`node::socket`]). The pipeline in
-//! [`node::mount`] checks the request against the [`class`] and the ServiceAccount, gets the versions of
-//! the secrets from the [`cache`], which fetches missing ones through [`cloud`], and returns the files.
+//! ## A mount
 //!
-//! **A new version.** The [`controller`] of the elected leader polls CSMS once for the whole cluster, and
-//! publishes what moved as SecretRevisions ([`kube`]). [`node::delivery`] on each node watches them, fetches
-//! the new version into the [`cache`], and makes the driver update the volumes that use it.
+//! The driver calls the provider through a Unix socket ([`node::socket`]). [`node::mount`] runs seven steps:
+//! `service.rs` calls the first, `Pipeline::mount` in `mod.rs` the others. Each is a file in
+//! `src/node/mount/`:
+//!
+//! 1. `request.rs` parses the driver's message.
+//! 2. `objects.rs` parses the list of secrets, with the parser in [`class`].
+//! 3. `authorize.rs` checks the ServiceAccount's list, and refuses overrides by the pod.
+//! 4. `resolve.rs` determines the region, project, credentials and cache keys.
+//! 5. `fetch.rs` gets the versions from the [`cache`], which fetches missing ones through [`cloud`].
+//! 6. `select.rs` extracts the contents of the files.
+//! 7. `response.rs` builds the response: files, modes, and a version for each file.
+//!
+//! ## A new version
+//!
+//! The elected leader polls CSMS for the whole cluster ([`controller`]). The steps are files in
+//! `src/controller/`:
+//!
+//! 1. `election.rs`: the pods elect a leader through a Lease.
+//! 2. `plan.rs`: the leader finds out which secrets pods follow.
+//! 3. `scheduler.rs`, `poll.rs`, `probe.rs`: it polls the versions of each such secret once per interval.
+//! 4. `publish.rs`: it publishes the versions as SecretRevisions ([`kube`]).
+//!
+//! Each node delivers new versions to its pods ([`node::delivery`]). The steps are files in
+//! `src/node/delivery/`; the loop in `reconciler.rs` starts the second and the third:
+//!
+//! 1. `revision_watch.rs` applies SecretRevisions, and `mod.rs` the heartbeats, to the [`cache`]. There,
+//!    `leader_view.rs` compares them with the cached versions.
+//! 2. `refresh.rs` fetches a new version into the cache.
+//! 3. `nudge.rs` makes the driver update the volumes that contain another version ([`node::volumes`]). The
+//!    driver then calls Mount again.
 //!
 //! # Map
 //!
@@ -30,13 +55,21 @@
 //! # Glossary
 //!
 //! - **Class**: a SecretProviderClass. **Object**: one entry of its `objects` list.
-//! - **Follow**: a pod follows a secret by `latest` or by a stage. The secret **moves** when that resolves
-//!   to another version.
+//! - **Follow**: a pod follows a secret by `latest` or by a stage. The secret **moves** when `latest` or the
+//!   stage resolves to another version.
+//! - **Interval**: `rotation_poll_interval`, or the class's own: how often a followed secret is polled.
 //! - **Caller**: the region, project and credentials of a request. **Identity**: what distinguishes the
-//!   credentials of one caller from those of another.
-//! - **Revision**: what the leader published about a secret, as a SecretRevision.
+//!   credentials of one caller from those of another. **Fingerprint**: an identity that is the same after a
+//!   restart.
+//! - **Revision**: what the leader published about a secret, as a SecretRevision. **Heartbeat**: the leader's
+//!   statement on the Lease that the revisions were current at that time.
+//! - **Covered**: a secret with a revision and a recent heartbeat. The nodes do not poll it themselves.
+//! - **Spread**: the time over which the nodes spread their fetches of a new version.
 //! - **Confirmed**: known to be current, by a fetch or by the leader's heartbeat.
-//! - **Outdated**: a volume that contains another version than the cache, or the files of an earlier class.
+//! - **Outage**: the cloud is unreachable, throttles or fails. **Rejection**: it denies a request, or the
+//!   secret does not exist or is disabled. **Stale**: served from the cache during an outage.
+//! - **Outdated**: a cached version whose secret has moved, or a volume that contains another version than
+//!   the cache or the files of an earlier class. **Drift**: how a volume is outdated.
 //! - **Nudge**: a call that makes the driver update a volume now, instead of when kubelet remounts it.
 
 pub mod cache;

@@ -18,12 +18,12 @@ pub struct CachedVersion {
     pub id: String,
     /// When it was created, in milliseconds since 1970.
     pub create_time: i64,
-    /// Its value.
+    /// The value.
     pub value: SecretValue,
 }
 
 impl CachedVersion {
-    /// Distinguishes it from other versions.
+    /// The number and the creation time.
     pub fn stamp(&self) -> VersionStamp {
         VersionStamp {
             number: version_number(&self.id),
@@ -44,12 +44,13 @@ pub struct VersionStamp {
 
 pub(super) struct CacheEntry {
     pub(super) version: Arc<CachedVersion>,
-    /// When the fetch that confirmed it began.
-    pub(super) checked: Instant,
+    /// When it was last known to be current: when the node began to fetch it, or when the leader polled it.
+    pub(super) confirmed: Instant,
+    /// When a Mount or a refresh last requested it.
     pub(super) used: Instant,
-    /// How the last fetch since then failed, if one did.
+    /// How the latest fetch failed, if it did.
     pub(super) failure: Option<FetchFailure>,
-    /// The fingerprint under which it is saved; `None` if it must not be saved.
+    /// The fingerprint under which the snapshot saves it; `None` if it must not be saved.
     pub(super) fingerprint: Option<Identity>,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct CacheEntry {
 pub(super) enum FetchFailure {
     /// The cloud was unreachable or failed, at this time.
     Outage(Instant),
-    /// The cloud denied it, or the secret is gone or disabled: new pods must not get the version.
+    /// The cloud denied it, or the secret is gone or disabled: new pods must not receive the version.
     Rejected,
 }
 
@@ -122,8 +123,8 @@ impl Entries {
         self.bytes = self.by_key.values().map(CacheEntry::bytes).sum();
     }
 
-    /// Evicts the least recently used entries until `max_bytes` are left. The limit is reached only by
-    /// misuse, so the cost does not matter.
+    /// Evicts the least recently used entries until at most `max_bytes` remain. Only misuse reaches the
+    /// limit, so the cost does not matter.
     pub(super) fn shrink(&mut self, max_bytes: usize) {
         while self.bytes > max_bytes && self.by_key.len() > 1 {
             let oldest = self

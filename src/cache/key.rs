@@ -41,7 +41,7 @@ impl CacheKey {
     }
 
     /// Whether both keys are equal except for the identity.
-    pub(super) fn matches_but_identity(&self, other: &Self) -> bool {
+    pub(super) fn equals_except_identity(&self, other: &Self) -> bool {
         self.selector == other.selector
             && self.secret == other.secret
             && self.project == other.project

@@ -1,7 +1,7 @@
-//! The leader's latest observation of each secret, and what it means for a cached version.
+//! The leader's latest revision of each secret, and what it means for a cached version.
 //!
-//! A revision is about the secret, not about who reads it: it says that `latest` or a stage moved. A
-//! node always fetches the value with the identity of the pod or class that uses it.
+//! A revision does not depend on who reads the secret: it says that `latest` or a stage moved. A node always
+//! fetches the value with the identity of the pod or class that uses it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use super::entries::CacheEntry;
 use super::key::CacheKey;
 use crate::cloud::{VersionSelector, version_number};
 
-/// Kinds of failures that concern only the leader: the same call may succeed on another node.
+/// Kinds of failures that lie with the leader: the same call may succeed on another node.
 const LEADER_FAILURES: [&str; 5] = [
     "Denied",
     "Credentials",
@@ -22,7 +22,7 @@ const LEADER_FAILURES: [&str; 5] = [
     "Configuration",
 ];
 
-/// Kinds of failures that concern the secret itself, and therefore every identity.
+/// Kinds of failures that lie with the secret, and therefore apply to every identity.
 const REJECTIONS: [&str; 2] = ["NotFound", "Disabled"];
 
 /// A secret that pods follow by `latest` or by a stage.
@@ -90,11 +90,11 @@ pub(super) struct ObservedRevision {
 pub enum SyncStatus {
     /// No leader covers the secret: the node polls it.
     NotCovered,
-    /// The cached version is the leader's.
+    /// The cached version is the one that the leader published.
     Confirmed,
-    /// The secret moved. The node has to fetch it within `spread`, unless it did so after `since`.
+    /// The secret moved, and the cached version is not the new one: the node has to fetch it.
     Outdated {
-        /// When the move was observed.
+        /// When this node observed the move.
         since: Instant,
         /// The time over which nodes spread their fetches.
         spread: Duration,
@@ -168,7 +168,7 @@ impl LeaderView {
             .is_some_and(|observed| observed.revision.is_gone())
     }
 
-    /// The same, but only if a live leader covers the key.
+    /// Whether a live leader covers the key and says that the secret does not exist.
     pub(super) fn is_confirmed_gone(&self, key: &CacheKey, interval: Duration) -> bool {
         let observed = self.authoritative(key, interval);
         observed.is_some_and(|observed| observed.revision.is_gone())
@@ -236,9 +236,9 @@ impl LeaderView {
     ) -> Option<Instant> {
         let observed = self.get(key)?;
         let polled = at.checked_sub(observed.revision.interval)?;
-        let newer = polled > entry.checked;
-        let same = observed.revision.failure.is_none() && observed.is_met_by(Some(entry));
-        (newer && same).then_some(polled)
+        let is_newer = polled > entry.confirmed;
+        let is_current = observed.revision.failure.is_none() && observed.is_met_by(Some(entry));
+        (is_newer && is_current).then_some(polled)
     }
 }
 
@@ -258,12 +258,13 @@ impl ObservedRevision {
         }
     }
 
+    /// Whether the cached version is the published one, so that the node does not have to fetch it.
     fn is_met_by(&self, entry: Option<&CacheEntry>) -> bool {
         let Some(resolved) = &self.revision.resolved else {
             return true;
         };
         let Some(entry) = entry else { return false };
-        if entry.checked >= self.moved {
+        if entry.confirmed >= self.moved {
             // A version fetched after the move must not be older than the observed one: replicas of CSMS
             // may lag.
             let number = version_number(&entry.version.id);

@@ -1,5 +1,5 @@
-//! The secret versions cached on this node, by identity, and how they compare with what the leader of the
-//! cluster observed.
+//! The secret versions cached on this node, by identity, and how they compare with what the leader
+//! published.
 
 mod entries;
 mod key;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::key::CacheKey;
 
-/// The wait after the first failure; it doubles with each further one.
+/// The wait after the first failure; each further failure doubles it.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A series of failed fetches.
@@ -23,7 +23,7 @@ struct RefreshFailure {
 struct RefreshState {
     in_flight: bool,
     failure: Option<RefreshFailure>,
-    /// Whether Events have reported the failure.
+    /// Whether Events have reported that the key could not be confirmed.
     reported: bool,
 }
 
@@ -32,8 +32,8 @@ struct RefreshState {
 pub(super) struct Refreshes(HashMap<CacheKey, RefreshState>);
 
 impl Refreshes {
-    /// Marks a fetch as in flight, unless one already is or has to wait; returns whether it may start.
-    /// `moved` is when the secret moved: that ends an earlier backoff.
+    /// Marks a fetch as in flight; returns whether it may start. It may not while another is in flight, or
+    /// during the backoff after a failure, unless the secret `moved` after that failed fetch began.
     pub(super) fn begin(&mut self, key: &CacheKey, moved: Option<Instant>) -> bool {
         let now = Instant::now();
         let state = self.0.entry(key.clone()).or_default();
@@ -95,7 +95,7 @@ impl Refreshes {
         Some((failure.since, failure.cause.clone()))
     }
 
-    /// Marks the failure of a key as reported; returns whether it was not yet.
+    /// Marks the failure of a key as reported; returns whether it still has to be reported.
     pub(super) fn report(&mut self, key: &CacheKey) -> bool {
         let state = self.0.entry(key.clone()).or_default();
         !std::mem::replace(&mut state.reported, true)

@@ -1,8 +1,8 @@
 //! The cache of secret versions.
 //!
 //! Concurrent requests for a key share one fetch. Versions do not expire: each request sets the maximum
-//! age. Versions that nobody used for a day are dropped, as are the least recently used ones beyond the
-//! size limit.
+//! age. The cache drops versions that nobody used for a day, and the least recently used ones beyond its size
+//! limit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,18 +26,18 @@ use crate::cloud::{ApiError, Caller, Cloud, Csms, ErrorKind, Identity, VersionSe
 use crate::telemetry::metrics::{CacheLabels, Metrics};
 use crate::util::single_flight::SingleFlight;
 
-/// Versions that nobody used for this long are dropped.
+/// The cache drops versions that nobody used for this long.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum size of all entries, in bytes.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// How long the cached version that a stage points to is used without fetching it again.
+/// How long the cache uses the version that holds a stage without fetching that version again.
 const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a failed fetch counts as a known outage.
 const OUTAGE_KNOWN_FOR: Duration = Duration::from_secs(10);
-/// Extra time for a call to report its own timeout.
+/// Extra time in which a call can report its own timeout, with a better message than that of the wait.
 const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
 
-/// The last good version, for when the cloud cannot be reached.
+/// The last version that the cloud returned, for use during an outage.
 #[derive(Debug)]
 pub struct LastGood {
     /// The version that the same identity fetched earlier.
@@ -51,7 +51,7 @@ pub struct LastGood {
 /// What is known about a secret under one key.
 #[derive(Clone, Debug)]
 pub struct SecretStatus {
-    /// How the cached version compares to the leader's latest revision.
+    /// How the cached version compares with the leader's latest revision.
     pub sync: SyncStatus,
     /// When the cached version was last known to be current, by a fetch or by the leader.
     pub confirmed: Option<Instant>,
@@ -73,7 +73,7 @@ struct CacheShared {
     /// `None` if cached versions are not saved across restarts.
     snapshot: Option<SnapshotWriter>,
     requests: Family<CacheLabels, Counter>,
-    /// Taken out of `requests`, because it counts every object of every repeated mount.
+    /// A counter of `requests`, looked up once because it counts every object of every repeated mount.
     hits: Counter,
     size: Gauge,
 }
@@ -121,12 +121,12 @@ impl SecretCache {
             for SavedVersion {
                 key,
                 version,
-                checked,
+                confirmed,
             } in saved
             {
                 let entry = CacheEntry {
                     version,
-                    checked,
+                    confirmed,
                     used: Instant::now(),
                     failure: None,
                     fingerprint: Some(key.identity.clone()),
@@ -158,7 +158,7 @@ impl SecretCache {
         let now = Instant::now();
         let mut state = self.0.state();
         let entry = state.entries.get_mut(key)?;
-        if max_age.is_some_and(|max| now.duration_since(entry.checked) > max) {
+        if max_age.is_some_and(|max| now.duration_since(entry.confirmed) > max) {
             return None;
         }
         entry.used = now;
@@ -188,7 +188,6 @@ impl SecretCache {
             .fetch(caller.clone(), key.clone(), deadline)
             .instrument(span)
             .boxed();
-        // The call's own error says more than that it timed out.
         let (result, joined) = self
             .0
             .fetches
@@ -204,14 +203,14 @@ impl SecretCache {
         result
     }
 
-    /// What `caller` last fetched for `key`, unless the cloud rejected it since or it is older than the
-    /// stale limit.
+    /// The version that `caller` last fetched for `key`, unless the cloud has rejected it since then or it is
+    /// older than the stale limit.
     pub async fn last_good(&self, caller: &Caller, key: &CacheKey) -> Option<LastGood> {
         self.0.adopt_saved(caller, key).await;
         let now = Instant::now();
         let mut state = self.0.state();
         let entry = state.entries.get_mut(key)?;
-        let age = now.duration_since(entry.checked);
+        let age = now.duration_since(entry.confirmed);
         let known_outage = match entry.failure {
             Some(FetchFailure::Rejected) => return None,
             Some(FetchFailure::Outage(at)) => now.duration_since(at) < OUTAGE_KNOWN_FOR,
@@ -245,7 +244,7 @@ impl SecretCache {
         if let Some(snapshot) = &self.0.snapshot
             && state.entries.len() < before
         {
-            snapshot.changed();
+            snapshot.note_change();
         }
     }
 
@@ -286,12 +285,12 @@ impl SecretCache {
         let mut confirmed = false;
         for (key, entry) in entries.iter_mut() {
             if let Some(polled) = leader.confirms(key, entry, at) {
-                entry.checked = polled;
+                entry.confirmed = polled;
                 confirmed = true;
             }
         }
         if let (Some(snapshot), true) = (&self.0.snapshot, confirmed) {
-            snapshot.confirmed();
+            snapshot.note_confirmation();
         }
     }
 
@@ -320,7 +319,7 @@ impl SecretCache {
     pub fn status(&self, key: &CacheKey, interval: Duration) -> SecretStatus {
         let mut state = self.0.state();
         let entry = state.entries.get(key);
-        let confirmed = entry.map(|entry| entry.checked);
+        let confirmed = entry.map(|entry| entry.confirmed);
         let sync = state.leader.status(key, interval, entry);
         let failure = match &sync {
             SyncStatus::Failing { since, cause } => Some((*since, cause.clone())),
@@ -355,7 +354,7 @@ impl SecretCache {
         }
     }
 
-    /// Marks the failure of a key as reported; returns whether it was not yet.
+    /// Marks the failure of a key as reported; returns whether it still has to be reported.
     pub fn report_failure(&self, key: &CacheKey) -> bool {
         self.0.state().refreshes.report(key)
     }
@@ -372,7 +371,7 @@ impl SecretCache {
 
     // The snapshot.
 
-    /// Writes the snapshot soon after changes, for as long as it is polled.
+    /// Writes the snapshot soon after changes. Runs until it is dropped.
     pub async fn run_snapshots(self) {
         let Some(snapshot) = &self.0.snapshot else {
             return;
@@ -421,7 +420,7 @@ impl CacheShared {
         match &result {
             Ok(_) => {}
             Err(error) if error.kind.is_outage() => {
-                // A rejection still holds when the cloud fails after it.
+                // An earlier rejection still holds during an outage.
                 if let Some(entry) = self.state().entries.get_mut(&key)
                     && entry.failure != Some(FetchFailure::Rejected)
                 {
@@ -439,7 +438,7 @@ impl CacheShared {
         key: &CacheKey,
         deadline: Instant,
     ) -> Result<Arc<CachedVersion>, ApiError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let version = match &key.selector {
             VersionSelector::Latest => self.show(caller, &key.secret, "latest", deadline).await?,
             VersionSelector::Version(id) => self.show(caller, &key.secret, id, deadline).await?,
@@ -456,21 +455,23 @@ impl CacheShared {
                 // Its value never changes, but the secret may have been deleted, or replaced by another
                 // of the same name.
                 let known = (self.state().entries.get(&holder))
-                    .filter(|entry| begun.duration_since(entry.checked) < STAGE_HOLDER_VALID_FOR)
+                    .filter(|entry| {
+                        started.duration_since(entry.confirmed) < STAGE_HOLDER_VALID_FOR
+                    })
                     .map(|entry| Arc::clone(&entry.version));
                 match known {
                     Some(version) => version,
                     None => {
                         let version = self.show(caller, &key.secret, &id, deadline).await?;
-                        self.insert(caller, holder, Arc::clone(&version), begun)
+                        self.insert(caller, holder, Arc::clone(&version), started)
                             .await;
                         version
                     }
                 }
             }
         };
-        let inserted = self.insert(caller, key.clone(), Arc::clone(&version), begun);
-        if inserted.await {
+        let is_new = self.insert(caller, key.clone(), Arc::clone(&version), started);
+        if is_new.await {
             info!(version = version.id, "fetched");
         } else {
             debug!(version = version.id, "confirmed");
@@ -511,7 +512,7 @@ impl CacheShared {
         caller: &Caller,
         key: CacheKey,
         version: Arc<CachedVersion>,
-        checked: Instant,
+        confirmed: Instant,
     ) -> bool {
         let id = version.id.clone();
         let fingerprint = self.fingerprint(caller, &key).await;
@@ -520,7 +521,7 @@ impl CacheShared {
             .map(|identity| key.with_identity(identity));
         let entry = CacheEntry {
             version,
-            checked,
+            confirmed,
             used: Instant::now(),
             failure: None,
             fingerprint: fingerprint.clone(),
@@ -535,9 +536,9 @@ impl CacheShared {
             let same =
                 |entry: &CacheEntry| entry.version.id == id && entry.fingerprint == fingerprint;
             if saved.iter().chain(&old).any(same) {
-                snapshot.confirmed();
+                snapshot.note_confirmation();
             } else {
-                snapshot.changed();
+                snapshot.note_change();
             }
         }
         old.is_none_or(|old| old.version.id != id)
@@ -549,7 +550,7 @@ impl CacheShared {
         self.cloud.fingerprint(caller, &key.identity).await
     }
 
-    /// Moves what was saved before the restart for this caller to `key`.
+    /// Moves the version that was saved for this caller before the restart to `key`.
     async fn adopt_saved(&self, caller: &Caller, key: &CacheKey) {
         if self.snapshot.is_none() || self.state().entries.contains(key) {
             return;
@@ -581,7 +582,7 @@ impl CacheShared {
             // The same access keys in another state of the credentials file have a separate cache key.
             for (other, entry) in state.entries.iter_mut() {
                 if entry.fingerprint.as_ref() == Some(&fingerprint)
-                    && other.matches_but_identity(key)
+                    && other.equals_except_identity(key)
                 {
                     entry.fingerprint = None;
                     was_saved = true;
@@ -591,7 +592,7 @@ impl CacheShared {
         self.size.set(state.entries.bytes() as i64);
         drop(state);
         if let (Some(snapshot), true) = (&self.snapshot, was_saved) {
-            snapshot.rejected();
+            snapshot.note_rejection();
         }
     }
 
@@ -604,10 +605,10 @@ impl CacheShared {
                 continue;
             };
             let key = key.with_identity(fingerprint.clone());
-            let checked = entry.checked;
+            let confirmed = entry.confirmed;
             if entry.failure == Some(FetchFailure::Rejected)
-                || now.duration_since(checked) >= self.stale_limit
-                || found.get(&key).is_some_and(|other| other.checked > checked)
+                || now.duration_since(confirmed) >= self.stale_limit
+                || (found.get(&key)).is_some_and(|other| other.confirmed > confirmed)
             {
                 continue;
             }
@@ -617,7 +618,7 @@ impl CacheShared {
                 SavedVersion {
                     key,
                     version,
-                    checked,
+                    confirmed,
                 },
             );
         }

@@ -10,7 +10,8 @@ use crate::sim::demo;
 const AFTER_HELP: &str = "\
 Example:
   dew-provider demo --keep
-keeps the emulator and the provider running and prints commands to try, such as storing a new version.";
+With --keep, the emulator and the provider keep running, and the demo prints commands to try, such as
+storing a new version.";
 
 /// Flags of `demo`.
 #[derive(Args, Clone, Debug)]

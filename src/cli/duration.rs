@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 /// Parses a duration such as `24h`, `30m` or `5s` of at most `max`; `0` is zero.
 ///
 /// # Errors
-/// `expected`, which says what is valid.
+/// `expected`, the text that says which durations are valid.
 fn parse(text: &str, max: Duration, expected: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! `dew-provider emulate`: the emulator as a program.
+//! `dew-provider emulate`.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -32,29 +32,29 @@ Control, unsigned (keep the address on loopback):
   PUT /_emulator/secrets/{name}/state      {"state": "DISABLED"}
   PUT /_emulator/clock                     {"offset_seconds": 1200}"#;
 
-/// Serve an emulated Huawei Cloud: CSMS, IAM's project lookup and the metadata service.
+/// Flags of `emulate`.
 #[derive(Args, Clone)]
 #[command(after_help = AFTER_HELP)]
 pub struct EmulateArgs {
-    /// Address to listen on.
+    /// Address to listen on
     #[arg(long, env = "DEW_EMULATE_LISTEN", default_value = "127.0.0.1:7780")]
     listen: SocketAddr,
-    /// File for the secrets and their values, so that they survive a restart; in memory only if not set.
+    /// File for the secrets and their values, so that they survive a restart; in memory only if not set
     #[arg(long, env = "DEW_EMULATE_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Access key of the account.
+    /// Access key of the account
     #[arg(long, env = "DEW_EMULATE_ACCESS_KEY", default_value = DEMO_ACCESS_KEY)]
     access_key: String,
-    /// Secret key of the account; for the emulator only, never a real one.
+    /// Secret key of the account; never use a real one
     #[arg(long, env = "DEW_EMULATE_SECRET_KEY", default_value = DEMO_SECRET_KEY, hide_env_values = true)]
     secret_key: String,
-    /// Region of the account's project.
+    /// Region of the account's project
     #[arg(long, env = "DEW_EMULATE_REGION", default_value = DEMO_REGION)]
     region: String,
-    /// Project ID of the account in the region.
+    /// Project ID of the account in that region
     #[arg(long, env = "DEW_EMULATE_PROJECT_ID", default_value = DEMO_PROJECT)]
     project_id: String,
-    /// Version that `latest` returns if SYSCURRENT is not on the newest one.
+    /// Version that latest returns if the newest version does not hold SYSCURRENT
     #[arg(
         long,
         env = "DEW_EMULATE_LATEST",
@@ -62,13 +62,13 @@ pub struct EmulateArgs {
         default_value = "syscurrent"
     )]
     latest: LatestMeans,
-    /// HTTP status for a secret that does not exist.
+    /// HTTP status for a secret that does not exist
     #[arg(long, env = "DEW_EMULATE_NOT_FOUND", default_value = "404", value_parser = ["404", "400"])]
     not_found: String,
-    /// HTTP status of a successful DeleteSecret.
+    /// HTTP status of a successful DeleteSecret
     #[arg(long, env = "DEW_EMULATE_DELETE_STATUS", default_value = "204", value_parser = ["204", "200"])]
     delete_status: String,
-    /// How the metadata service treats session tokens.
+    /// How the metadata service treats session tokens
     #[arg(
         long,
         env = "DEW_EMULATE_METADATA_TOKEN",
@@ -76,10 +76,10 @@ pub struct EmulateArgs {
         default_value = "optional"
     )]
     metadata_token: TokenMode,
-    /// Return no keys from the metadata service, as on an ECS node without an agency.
+    /// Return no keys from the metadata service, as on an ECS node without an agency
     #[arg(long, env = "DEW_EMULATE_NO_AGENCY")]
     no_agency: bool,
-    /// Do not lock the access key after 5 rejected requests in a row.
+    /// Do not lock the access key after 5 rejected requests in a row
     #[arg(long, env = "DEW_EMULATE_NO_KEY_LOCK")]
     no_key_lock: bool,
 }
@@ -111,7 +111,7 @@ pub async fn run(args: EmulateArgs) -> Result<()> {
         log_calls: true,
     };
     let emulator = Emulator::start(listener, config, Clock::system())?;
-    // Standard output may be closed; the emulator runs all the same.
+    // The emulator also runs if standard output is closed.
     let _ = std::io::stdout().write_all(greeting(&args, &emulator.url()).as_bytes());
     tokio::select! {
         _ = terminate.recv() => {}

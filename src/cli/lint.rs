@@ -23,7 +23,7 @@ pub struct LintArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Names of this provider, comma-separated; classes of other providers are skipped
+    /// Names of this provider, comma-separated; lint skips the classes of other providers
     #[arg(
         long = "provider-name",
         env = "DEW_PROVIDER_NAME",

@@ -1,4 +1,4 @@
-//! The command line: flags only, one file per command.
+//! The command line, one file per command.
 
 use clap::{Parser, Subcommand};
 

@@ -20,7 +20,7 @@ use crate::util::secret_bytes::SecretBytes;
 
 /// Limit of one command, retries included.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(45);
-/// Largest value that is read, in bytes; CSMS accepts 32 KiB.
+/// Maximum bytes to read of a value. CSMS accepts 32 KiB.
 const MAX_VALUE: u64 = 1024 * 1024;
 
 const EXAMPLE: &str = "\
@@ -90,7 +90,7 @@ pub enum Action {
         /// Description
         #[arg(long)]
         description: Option<String>,
-        /// KMS key that encrypts it; CSMS's default key if not set
+        /// KMS key that encrypts the secret; CSMS's default key if not set
         #[arg(long, value_name = "UUID")]
         kms_key_id: Option<String>,
     },
@@ -101,7 +101,7 @@ pub enum Action {
         /// The value
         #[command(flatten)]
         value: ValueArgs,
-        /// Stages to move to the version; SYSCURRENT if not set
+        /// Stages to attach to the new version, instead of SYSCURRENT
         #[arg(long = "stage", value_name = "STAGE")]
         stages: Vec<String>,
     },
@@ -117,7 +117,7 @@ pub enum Action {
             conflicts_with = "stage"
         )]
         version: String,
-        /// The version that holds this stage
+        /// Print the version that holds this stage
         #[arg(long)]
         stage: Option<String>,
     },

@@ -43,7 +43,7 @@ pub struct ServeArgs {
     #[arg(long = "provider-name", env = "DEW_PROVIDER_NAME", default_value = "cce", value_delimiter = ',', value_parser = provider_name, value_name = "NAME")]
     pub provider_names: Vec<String>,
 
-    /// Region of SecretProviderClasses that set none, such as cn-north-4
+    /// Region for SecretProviderClasses that set none, such as cn-north-4
     #[arg(long, env = "DEW_REGION")]
     pub region: Option<Region>,
 
@@ -123,7 +123,7 @@ pub struct ServeArgs {
     )]
     pub service_account_allow_list: AllowListMode,
 
-    /// Kubeconfig file; the ServiceAccount of the pod if not set
+    /// Kubeconfig file; the pod's own ServiceAccount if not set
     #[arg(long, env = "DEW_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -150,7 +150,7 @@ pub struct ServeArgs {
     )]
     pub log_format: LogFormat,
 
-    /// Log level, also by module, such as info,dew_provider::cloud=debug
+    /// Log level, also per module, such as info,dew_provider::cloud=debug
     #[arg(
         long,
         env = "DEW_LOG_LEVEL",
@@ -163,11 +163,11 @@ pub struct ServeArgs {
 /// Flags of all commands that call Huawei Cloud.
 #[derive(Args, Clone, Debug)]
 pub struct CloudArgs {
-    /// URL of CSMS instead of the region's; {region} is substituted
+    /// URL of CSMS instead of the region's; {region} stands for the region
     #[arg(long, env = "DEW_CSMS_ENDPOINT", value_name = "URL")]
     pub csms_endpoint: Option<String>,
 
-    /// URL of IAM instead of the region's; {region} is substituted
+    /// URL of IAM instead of the region's; {region} stands for the region
     #[arg(long, env = "DEW_IAM_ENDPOINT", value_name = "URL")]
     pub iam_endpoint: Option<String>,
 
@@ -179,11 +179,11 @@ pub struct CloudArgs {
     #[arg(long, env = "DEW_CA_BUNDLE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
 
-    /// CSMS calls per second; an account's limit is 20 for all nodes together
+    /// CSMS calls per second, retries included; an account's limit is 20 for all nodes together
     #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_name = "N")]
     pub csms_qps: NonZeroU32,
 
-    /// CSMS calls that may be made at once after a quiet period
+    /// CSMS calls that can be made at once after an idle period
     #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_name = "N")]
     pub csms_burst: NonZeroU32,
 }

@@ -21,7 +21,6 @@ pub struct ControllerConfig {
     pub identity: String,
 }
 
-/// What the parts of the controller share.
 pub(super) struct Context {
     pub(super) config: ControllerConfig,
     pub(super) client: Client,

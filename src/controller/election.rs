@@ -2,8 +2,8 @@
 //! candidate takes a Lease that it has observed unchanged for the Lease's duration, by its own clock; the
 //! holder stops before that. Source: k8s.io/client-go, `tools/leaderelection`.
 //!
-//! Unlike client-go, for the sake of clusters with thousands of nodes, candidates watch the Lease instead
-//! of reading it every two seconds, and it is renewed every ten seconds.
+//! Unlike in client-go, candidates watch the Lease instead of reading it every two seconds, and the holder
+//! renews it only every ten seconds, because a cluster may have thousands of candidates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use crate::kube::lease::{HEARTBEAT_ANNOTATION, LEASE_NAME, LeaseWatch, ObservedLease, holder};
 use crate::util::clock::{Clock, Jitter};
 
-/// A Lease that is unchanged for this long may be taken.
+/// Candidates may take a Lease that has been unchanged for this long.
 const LEASE_DURATION: Duration = Duration::from_secs(40);
 /// How often the holder renews it.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
@@ -31,19 +31,21 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(30);
 /// The wait after a failed attempt, which doubles up to [`MAX_RETRY_PERIOD`].
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 const MAX_RETRY_PERIOD: Duration = Duration::from_secs(60);
-/// A leader that released the Lease because it cannot do the work leaves it to others for this long.
+/// A leader that released the Lease because CSMS does not respond to it leaves the Lease to others for this
+/// long.
 const RESIGN_COOLDOWN: Duration = Duration::from_secs(30);
 /// Candidates wait up to this long once a Lease may be taken, so that not all try at once.
 const ACQUIRE_JITTER: Duration = Duration::from_secs(5);
 /// Limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the leader has polled all secrets that were due and published their changes. Clones share it.
+/// Whether the next renewal carries a heartbeat: whether the leader has polled all secrets that were due and
+/// published their changes. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heartbeat(Arc<AtomicBool>);
 
 impl Heartbeat {
-    /// Allows or withholds the heartbeat of the next renewal.
+    /// Allows or withholds the heartbeat.
     pub(super) fn set(&self, all_confirmed: bool) {
         self.0.store(all_confirmed, Ordering::Relaxed);
     }
@@ -102,7 +104,7 @@ impl LeaderElection {
             tokio::select! {
                 () = self.keep(&mut lease, heartbeat) => warn!("lost the Lease; no longer the leader"),
                 () = work() => {
-                    // This process cannot do the work: let another one try.
+                    // The work ends only if this process cannot do it: let another one try.
                     self.release(lease).await;
                     stop.run_until_cancelled(sleep(RESIGN_COOLDOWN)).await;
                     continue;
@@ -222,13 +224,13 @@ impl LeaderElection {
         let mut seen = self.lease.observed();
         let (mut renewed, mut wait) = (Instant::now(), self.renew_interval);
         loop {
-            let begun = tokio::time::timeout_at(renewed + RENEW_DEADLINE, async {
+            let renewal = tokio::time::timeout_at(renewed + RENEW_DEADLINE, async {
                 self.wait(wait, &mut seen).await;
-                let begun = Instant::now();
-                self.renew(lease, heartbeat).await.then_some(begun)
+                let started = Instant::now();
+                self.renew(lease, heartbeat).await.then_some(started)
             });
-            match begun.await {
-                Ok(Some(begun)) => (renewed, wait) = (begun, self.renew_interval),
+            match renewal.await {
+                Ok(Some(started)) => (renewed, wait) = (started, self.renew_interval),
                 Ok(None) => wait = RETRY_PERIOD,
                 Err(_) => return,
             }
@@ -250,7 +252,7 @@ impl LeaderElection {
         let _ = timeout(time, other).await;
     }
 
-    /// Renews once. Returns whether that succeeded; if not, `lease` is what the API server has now.
+    /// Renews once. Returns whether that succeeded; if not, reads `lease` from the API server again.
     async fn renew(&self, lease: &mut coordination::Lease, heartbeat: &Heartbeat) -> bool {
         let mut next = lease.clone();
         let now = self.clock.now();

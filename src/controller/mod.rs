@@ -1,9 +1,14 @@
 //! What runs once in a cluster: the elected leader polls CSMS for all nodes.
 //!
-//! `election` decides which pod leads. The leader derives from SecretProviderClasses and the
-//! driver's records which secrets are mounted (`plan`), polls the versions of each once per interval
-//! (`scheduler`, `poll`, `probe`), and publishes what moved as SecretRevisions (`publish`). It reads
-//! values only if the permissions leave no other way, and never publishes them.
+//! | step | file | does |
+//! |---|---|---|
+//! | 1 election | `election` | the pods elect a leader through a Lease |
+//! | 2 plan | `plan` | finds out which secrets pods follow |
+//! | 3 poll | `scheduler`, `poll`, `probe` | polls the versions of each such secret once per interval |
+//! | 4 publish | `publish` | writes the versions to SecretRevisions |
+//!
+//! `scheduler` is the loop of the leader and runs steps 2 to 4. The leader reads values only if its
+//! permissions leave no other way, and never publishes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +66,8 @@ pub struct ControllerDependencies {
     pub metrics: RotationMetrics,
 }
 
-/// Takes part in the election, and leads while elected. When `stop` is cancelled, releases the Lease and
-/// returns.
+/// Takes part in the election, and leads while elected. Releases the Lease and returns when `stop` is
+/// cancelled.
 pub async fn run(
     config: ControllerConfig,
     dependencies: ControllerDependencies,

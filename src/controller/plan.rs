@@ -1,5 +1,5 @@
-//! Plans what to poll: what pods have mounted by `latest` or a stage under the provider's own identity,
-//! according to SecretProviderClasses and the driver's records of who mounted them.
+//! Plans which secrets to poll: those that pods follow under the provider's own identity, according to the
+//! SecretProviderClasses and to the driver's SecretProviderClassPodStatuses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::class::resolver::{ClassView, PUBLISH_SECRET, Resolver};
 use crate::cloud::{Caller, VersionSelector};
 use crate::kube::{ClassMounts, EventTarget, SecretProviderClass};
 
-/// One secret; a single poll resolves `latest` and all stages.
+/// A secret. One poll resolves its `latest` and its stages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SecretId {
     pub(super) region: String,
@@ -21,7 +21,7 @@ pub(super) struct SecretId {
     pub(super) secret: String,
 }
 
-/// What pods follow: `None` for `latest`, or the name of a stage.
+/// What pods follow of a secret: `None` for `latest`, or the name of a stage.
 pub(super) type Followed = Option<String>;
 
 /// A class, for Events.
@@ -58,7 +58,7 @@ pub(super) struct PlannedSecret {
     pub(super) interval: Duration,
     /// Number of pods by what they follow.
     pub(super) followed: BTreeMap<Followed, u32>,
-    /// Number of nodes with such pods, at most.
+    /// Number of nodes with such pods; a node counts once for each class.
     pub(super) nodes: u32,
     /// The classes that name it.
     pub(super) classes: Vec<ClassRef>,
@@ -71,14 +71,14 @@ pub(super) struct InvalidClass {
     pub(super) why: String,
 }
 
-/// What a class follows.
+/// The secrets that pods of a class follow.
 struct ClassPlan {
     caller: Caller,
     interval: Option<Duration>,
     followed: Vec<(String, Followed)>,
 }
 
-/// The resourceVersion of a class, and what was parsed of it; `None` if there is nothing to poll.
+/// The resourceVersion of a class, and its plan; `None` if the class has nothing to poll.
 type ParsedClass = (Option<String>, Option<Arc<ClassPlan>>);
 
 /// Makes plans; caches parsed classes until they change.
@@ -130,6 +130,7 @@ impl Planner {
     }
 }
 
+/// Adds the secrets of a class to the plan.
 fn add(
     plan: &mut BTreeMap<SecretId, PlannedSecret>,
     class_plan: &ClassPlan,
@@ -158,7 +159,7 @@ fn add(
     }
 }
 
-/// `None` for a class whose pods bring their own keys: the nodes of these pods poll.
+/// Parses a class. Returns `None` if its pods bring their own keys: the nodes of these pods poll.
 fn parse(class: &SecretProviderClass, resolver: &Resolver) -> Result<Option<ClassPlan>, String> {
     let empty = BTreeMap::new();
     let values = class.spec.parameters.as_ref().unwrap_or(&empty);

@@ -19,19 +19,19 @@ use crate::util::clock::Clock;
 /// Limit of one poll, retries included.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The SecretRevision of each followed version; its status if it exists.
-type Published = BTreeMap<Followed, (SecretRevisionSpec, Option<SecretRevisionStatus>)>;
+/// The SecretRevisions of one secret; those that do not exist yet have no status.
+type RevisionsOfSecret = BTreeMap<Followed, (SecretRevisionSpec, Option<SecretRevisionStatus>)>;
 
 /// A poll of one secret.
 pub(super) struct Poll {
     pub(super) client: Client,
     pub(super) csms: Csms,
     pub(super) clock: Clock,
-    /// When the nodes will have fetched what moved earlier.
+    /// When the nodes will have fetched the versions that were published earlier.
     pub(super) fetching_until: Arc<Mutex<Instant>>,
     pub(super) id: SecretId,
     pub(super) planned: PlannedSecret,
-    pub(super) published: Published,
+    pub(super) published: RevisionsOfSecret,
     pub(super) strategy: Strategy,
 }
 
@@ -42,16 +42,16 @@ pub(super) struct PollOutcome {
     pub(super) first_strategy: Strategy,
     /// The strategy that led to a result, if any did.
     pub(super) strategy: Option<Strategy>,
-    /// Whether the cloud could be reached.
+    /// Whether the cloud responded.
     pub(super) answered: bool,
-    /// What was polled.
+    /// What pods followed when the poll started.
     pub(super) followed: Vec<Followed>,
     /// The SecretRevisions that were written.
     pub(super) written: Vec<(SecretRevisionSpec, SecretRevisionStatus)>,
     /// The causes of new failures, for Events about the classes.
     pub(super) failing: Vec<String>,
     /// Whether a SecretRevision could not be written.
-    pub(super) unwritten: bool,
+    pub(super) write_failed: bool,
 }
 
 impl Poll {
@@ -80,7 +80,7 @@ impl Poll {
             followed,
             written: Vec::new(),
             failing: Vec::new(),
-            unwritten: false,
+            write_failed: false,
         };
         let now = self.clock.now().to_string();
         self.publish(outcome, resolutions, now).await
@@ -124,14 +124,15 @@ impl Poll {
                 Ok(()) => outcome.written.push((spec.clone(), status)),
                 Err(error) => {
                     warn!(error, secret, "could not write a SecretRevision");
-                    outcome.unwritten = true;
+                    outcome.write_failed = true;
                 }
             }
         }
         outcome
     }
 
-    /// The seconds over which the nodes spread this fetch, so that it follows the fetches of earlier changes.
+    /// The seconds over which the nodes spread their fetches: until the fetches of earlier versions are done,
+    /// and then long enough for those of this one.
     fn spread_seconds(&self) -> u32 {
         let now = Instant::now();
         let mut until = self
@@ -156,7 +157,7 @@ pub(super) fn until_next(id: &SecretId, interval: Duration, now: i64) -> Duratio
     first.copy_from_slice(&digest.finish().as_ref()[..8]);
     let interval = (interval.as_millis() as u64).max(1);
     let offset = u64::from_be_bytes(first) % interval;
-    // Strictly after now.
+    // Add 1 here and below, so that the next poll is strictly after now.
     let elapsed = (now.unsigned_abs() + 1) % interval;
     Duration::from_millis(1 + (offset + interval - elapsed) % interval)
 }

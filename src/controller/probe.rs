@@ -1,5 +1,5 @@
-//! Resolves `latest` and stages of one secret to versions, by whichever calls the identity is permitted to
-//! make.
+//! Resolves `latest` and stages of one secret to versions, with the best call that the identity's
+//! permissions allow.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ const CURRENT: &str = "SYSCURRENT";
 /// The calls to make, depending on the permissions of the identity, from best to worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Strategy {
-    /// ListSecretVersions: everything in one call, and no value leaves CSMS.
+    /// ListSecretVersions: resolves everything in one call, and no value leaves CSMS.
     #[default]
     List,
-    /// ShowSecretStage: a call per stage; for `latest` only a move of `SYSCURRENT` is observed.
+    /// ShowSecretStage: one call per stage. Of the moves of `latest`, it shows only those of `SYSCURRENT`.
     Stages,
-    /// ShowSecretVersion: the value is returned too, and discarded. Stages cannot be resolved.
+    /// ShowSecretVersion: resolves only `latest`. CSMS returns the value too, and the leader discards it.
     Values,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn probe(
     if strategy == Strategy::List {
         match csms.list_secret_versions(caller, secret, deadline).await {
             Ok(versions) => {
-                let resolved = |one: &Followed| (one.clone(), in_list(&versions, one.as_deref()));
+                let resolved = |one: &Followed| (one.clone(), from_list(&versions, one.as_deref()));
                 return (followed.iter().map(resolved).collect(), strategy);
             }
             Err(error) if error.kind == ErrorKind::Denied => strategy = Strategy::Stages,
@@ -53,22 +53,25 @@ pub(super) async fn probe(
     let mut resolutions = Resolutions::new();
     for one in followed {
         let mut resolution = match (strategy, one) {
-            (Strategy::Values, None) => latest(csms, caller, secret, deadline).await,
-            _ => of_stage(csms, caller, secret, one.as_deref(), deadline).await,
+            (Strategy::Values, None) => from_value(csms, caller, secret, deadline).await,
+            _ => from_stage(csms, caller, secret, one.as_deref(), deadline).await,
         };
         if one.is_none()
             && strategy == Strategy::Stages
             && matches!(&resolution, Err(error) if error.kind == ErrorKind::Denied)
         {
             strategy = Strategy::Values;
-            resolution = latest(csms, caller, secret, deadline).await;
+            resolution = from_value(csms, caller, secret, deadline).await;
         }
         resolutions.insert(one.clone(), resolution);
     }
     (resolutions, strategy)
 }
 
-fn in_list(versions: &[VersionMetadata], stage: Option<&str>) -> Result<ResolvedVersion, ApiError> {
+fn from_list(
+    versions: &[VersionMetadata],
+    stage: Option<&str>,
+) -> Result<ResolvedVersion, ApiError> {
     let holder = |stage: &str| {
         versions
             .iter()
@@ -97,7 +100,7 @@ fn in_list(versions: &[VersionMetadata], stage: Option<&str>) -> Result<Resolved
     }
 }
 
-async fn of_stage(
+async fn from_stage(
     csms: &Csms,
     caller: &Caller,
     secret: &str,
@@ -115,7 +118,7 @@ async fn of_stage(
     })
 }
 
-async fn latest(
+async fn from_value(
     csms: &Csms,
     caller: &Caller,
     secret: &str,

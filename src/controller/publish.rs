@@ -1,4 +1,4 @@
-//! Publishes SecretRevisions: decides what to write about a secret, and when a write is worthwhile.
+//! Publishes SecretRevisions: decides what to write about a secret, and whether a write is worthwhile.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(super) fn specs<'a>(
     followed.map(|followed| (followed, spec(id, followed, planned.interval)))
 }
 
-/// The resolved version that was published.
+/// The version in a status.
 fn resolved(status: &SecretRevisionStatus) -> Option<ResolvedVersion> {
     Some(ResolvedVersion {
         version: status.version.clone()?,
@@ -75,7 +75,7 @@ pub(super) fn next_status(
     let moved = matches!(resolution, Ok(new) if resolved(old).as_ref() != Some(new));
     // The message of a failure contains the request ID, so it differs each time.
     let same = before.is_some_and(|b| b.status == is_ready && b.reason == reason);
-    if !moved && same && !is_worth_counting(old, pods, now) {
+    if !moved && same && !is_count_worth_a_write(old, pods, now) {
         return None;
     }
     let since = before
@@ -103,8 +103,8 @@ pub(super) fn next_status(
     Some(new)
 }
 
-/// Whether the number of pods is worth a write: it is informative only, and each write reaches every node.
-fn is_worth_counting(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
+/// Whether the number of pods is worth a write: it only informs users, and each write reaches every node.
+fn is_count_worth_a_write(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
     let before = old.pods.unwrap_or(0);
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let written = old.checked.as_deref().and_then(time);
@@ -149,7 +149,7 @@ pub(super) async fn write(
     }
     match patch_status(&api, &name, status).await {
         Err(kube::Error::Api(error)) if error.code == 404 => {
-            // It was deleted meanwhile.
+            // Somebody has deleted the object since it was listed or written.
             create(&api, &name, spec).await?;
             patch_status(&api, &name, status).await
         }
@@ -173,7 +173,7 @@ pub(super) async fn write_spec(client: &Client, spec: &SecretRevisionSpec) -> Re
         .map_err(|e| e.to_string())
 }
 
-/// Deletes a SecretRevision that no pod follows.
+/// Deletes the SecretRevision of a secret that no pod follows.
 ///
 /// # Errors
 /// The error of the API server, for the log.
@@ -205,7 +205,7 @@ async fn patch_status(
     status: &SecretRevisionStatus,
 ) -> kube::Result<()> {
     let mut value = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-    // A merge patch keeps fields that it does not mention.
+    // A merge patch keeps fields that it does not mention: make absent fields explicit nulls.
     for field in ["version", "current", "created", "changed", "spreadSeconds"] {
         if value[field].is_null() {
             value[field] = Value::Null;

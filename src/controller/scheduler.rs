@@ -21,15 +21,15 @@ use crate::kube::{EventReason, MountCounts};
 const MAX_IN_FLIGHT: usize = 32;
 /// Changes of classes and pods within this time lead to one new plan.
 const PLAN_DELAY: Duration = Duration::from_millis(500);
-/// When to retry what could not be written.
+/// The wait before the next poll of a secret whose SecretRevision could not be written.
 const WRITE_RETRY: Duration = Duration::from_secs(5);
-/// A SecretRevision that no pod follows for this long is deleted.
+/// The leader deletes the SecretRevision of a secret that no pod has followed for this long.
 const DELETE_UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A poll that is late by this fraction of its interval withholds the heartbeat.
 const LATE_FRACTION: u32 = 2;
 /// Number of intervals without any response from the cloud after which the leader resigns.
 const CUT_OFF_INTERVALS: u32 = 3;
-/// How long a better strategy that was denied is not tried again.
+/// How long the leader keeps to a worse strategy after CSMS denied a better one.
 const STRATEGY_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// The schedule of a secret.
@@ -37,7 +37,8 @@ struct ScheduledSecret {
     planned: PlannedSecret,
     due: Instant,
     in_flight: bool,
-    /// Whether this leader has polled it and published what moved.
+    /// Whether the heartbeat may confirm its SecretRevisions: this leader has polled it and published what
+    /// moved, or there are none yet.
     confirmed: bool,
 }
 
@@ -49,14 +50,16 @@ struct Scheduler<'a> {
     planner: Planner,
     secrets: BTreeMap<SecretId, ScheduledSecret>,
     published: publish::Published,
-    /// SecretRevisions that no pod follows, by name, and since when.
+    /// Names of the SecretRevisions of secrets that no pod follows, and since when.
     unused: HashMap<String, Instant>,
+    /// The strategies of secrets for which CSMS denied a better one, and since when.
     strategies: BTreeMap<SecretId, (Strategy, Instant)>,
     polls: JoinSet<PollOutcome>,
+    /// The secret of each poll in flight.
     polled: HashMap<Id, SecretId>,
     /// Since when the cloud has not responded to any poll.
     unanswered: Option<Instant>,
-    /// When the nodes will have fetched what moved earlier.
+    /// When the nodes will have fetched the versions that were published earlier.
     fetching_until: Arc<Mutex<Instant>>,
 }
 
@@ -133,8 +136,9 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Whether each secret was polled within its interval or slightly later, and what moved was published.
-    /// With more secrets than the rate limit allows, a round takes longer.
+    /// Whether the leader has polled each secret, at most half an interval late, and published what moved.
+    /// With more secrets than the rate limit allows in an interval, the time that a round of polls takes
+    /// counts as the interval.
     fn is_all_confirmed(&self, now: Instant) -> bool {
         let qps = self.context.config.qps.get().into();
         let round = Duration::from_secs((self.secrets.len() as u64).div_ceil(qps));
@@ -144,6 +148,7 @@ impl Scheduler<'_> {
         })
     }
 
+    /// Whether the cloud has not responded for so long that another node should lead.
     fn is_cut_off(&self, now: Instant) -> bool {
         let intervals = self.secrets.values().map(|secret| secret.planned.interval);
         intervals.min().is_some_and(|interval| {
@@ -209,7 +214,8 @@ impl Scheduler<'_> {
                     }
                 }
                 None => ScheduledSecret {
-                    // Nodes trust what an earlier leader published, but a new secret has no revision yet.
+                    // A heartbeat would confirm what an earlier leader published, so it waits for the first
+                    // poll. A secret without a SecretRevision need not withhold it.
                     confirmed: !self.is_published(&id, &planned),
                     planned,
                     due: now,
@@ -228,6 +234,7 @@ impl Scheduler<'_> {
             .any(|(_, spec)| self.published.contains_key(&spec.object_name()))
     }
 
+    /// Writes the intervals that the plan changed to their SecretRevisions.
     async fn write_intervals(&mut self) {
         for (id, secret) in &self.secrets {
             for (_, spec) in publish::specs(id, &secret.planned) {
@@ -331,7 +338,7 @@ impl Scheduler<'_> {
                 self.strategies.insert(outcome.id.clone(), (strategy, now));
             }
             Some(_) => {}
-            // No strategy is permitted now; the next poll tries all of them.
+            // No strategy led to a result: the next poll starts with the best one again.
             None => drop(self.strategies.remove(&outcome.id)),
         }
         for (spec, status) in outcome.written {
@@ -341,10 +348,10 @@ impl Scheduler<'_> {
             return;
         };
         secret.in_flight = false;
-        secret.confirmed = !outcome.unwritten;
+        secret.confirmed = !outcome.write_failed;
         let interval = secret.planned.interval;
         secret.due = now
-            + if outcome.unwritten {
+            + if outcome.write_failed {
                 WRITE_RETRY
             } else if !outcome.followed.iter().eq(secret.planned.followed.keys()) {
                 // The plan changed during the poll.

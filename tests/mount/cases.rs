@@ -1,5 +1,5 @@
 //! What a pod gets for a SecretProviderClass. The cases are data, so that they run on the simulated
-//! driver (`through_stand_in.rs`) and on a real cluster (`tests/cluster`).
+//! driver (`simulated_driver.rs`) and on a real cluster (`tests/cluster`).
 
 use tonic::Code;
 

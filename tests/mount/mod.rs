@@ -8,4 +8,4 @@ mod credentials;
 mod files;
 mod outage;
 mod restart;
-mod through_stand_in;
+mod simulated_driver;

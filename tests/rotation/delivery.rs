@@ -39,7 +39,7 @@ async fn a_new_version_reaches_every_pod_within_the_interval_and_the_spread() {
     assert_eq!(cluster.calls("ShowSecretVersion").await, 3);
     // One poll per interval for the cluster.
     assert_eq!(cluster.calls("ListSecretVersions").await, 2);
-    let events = cluster.told("SecretRotated");
+    let events = cluster.events_with_reason("SecretRotated");
     assert_eq!(events.len(), 12, "{events:?}");
     assert!(
         events.contains(&r#"app-0-0: "a" v1 → v2"#.to_owned()),
@@ -104,7 +104,7 @@ async fn a_volume_that_the_driver_never_updates_is_reported_and_left_to_kubelet(
     cluster.put("a", "two", &[]).await;
     cluster.live(INTERVAL + 330 * SECOND).await;
     assert_eq!(read(&pods[0], "a"), "one");
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     assert_eq!(events.len(), 3, "{events:?}");
     assert!(
         events[0].contains("Check that the driver's rotation is enabled"),
@@ -174,6 +174,6 @@ async fn events_about_one_change_are_limited() {
         })
         .await;
     cluster.live(SECOND).await;
-    let count = cluster.told("SecretRotated").len();
+    let count = cluster.events_with_reason("SecretRotated").len();
     assert!((8..=30).contains(&count), "{count}");
 }

@@ -32,7 +32,7 @@ async fn added_pinned_and_removed_objects_reach_a_pod_within_a_second() {
     cluster.apply_one("app", "a", "objectVersion: v1");
     cluster.until(SECOND, || read(&pod, "a") == "one").await;
     assert!(!pod.target_path.join("two").exists());
-    let events = cluster.told("SecretRotated");
+    let events = cluster.events_with_reason("SecretRotated");
     assert!(
         events.contains(&r#"app-1: "a" v2 → v1"#.to_owned()),
         "{events:?}"
@@ -46,7 +46,7 @@ async fn an_invalid_edit_is_reported_and_keeps_the_files_until_it_is_fixed() {
     cluster.apply("app", &[("objects", invalid)], &["a"]);
     cluster.live(2 * SECOND).await;
     assert_eq!(read(&pod, "a"), "two");
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     let about = |name: &str| {
         events
             .iter()
@@ -62,7 +62,10 @@ async fn an_invalid_edit_is_reported_and_keeps_the_files_until_it_is_fixed() {
     let before = cluster.metric(0, failed).await;
     cluster.live(60 * SECOND).await;
     assert_eq!(cluster.metric(0, failed).await, before);
-    assert_eq!(cluster.told("SecretRotationFailed").len(), events.len());
+    assert_eq!(
+        cluster.events_with_reason("SecretRotationFailed").len(),
+        events.len()
+    );
     cluster.apply_one("app", "a", "objectVersion: v1");
     cluster.until(SECOND, || read(&pod, "a") == "one").await;
 }
@@ -72,7 +75,7 @@ async fn an_edit_to_a_missing_or_forbidden_secret_is_reported_and_can_be_fixed()
     let (cluster, pod) = running_pod().await;
     cluster.apply_one("app", "c", "objectVersion: latest");
     cluster.live(2 * SECOND).await;
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     assert!(
         events
             .iter()
@@ -83,7 +86,7 @@ async fn an_edit_to_a_missing_or_forbidden_secret_is_reported_and_can_be_fixed()
     let objects = "- {objectName: b, objectType: csms, objectVersion: latest}";
     cluster.apply("app", &[("objects", objects)], &["a"]);
     cluster.live(2 * SECOND).await;
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     assert!(
         events
             .iter()
@@ -120,7 +123,7 @@ async fn an_invalid_class_that_no_pod_mounts_is_reported() {
         &[],
     );
     cluster.live(2 * SECOND).await;
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     assert!(
         events
             .iter()

@@ -1,9 +1,9 @@
 //! Rotation across nodes: the leader polls for the cluster, every pod gets new versions, and rotation
 //! survives the failure of any part.
 
-mod alone;
-mod asking;
 mod delivery;
 mod edits;
 mod leaders;
+mod polling;
 mod random;
+mod without_leader;

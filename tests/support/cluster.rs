@@ -339,7 +339,7 @@ impl Cluster {
     }
 
     /// Events with this reason, as `name: note`.
-    pub(crate) fn told(&self, reason: &str) -> Vec<String> {
+    pub(crate) fn events_with_reason(&self, reason: &str) -> Vec<String> {
         let mut events = self.api.events();
         events.retain(|event| event["reason"] == reason);
         let text = |event: &Value| {

@@ -1,7 +1,7 @@
 //! The snapshot file, which preserves cached versions across restarts of the provider.
 //!
-//! It contains values, so it must be on a tmpfs and readable by this user only. It is used as a whole or
-//! not at all: a file that is damaged, or that somebody else could have written, is ignored.
+//! It contains values, so it must be on a tmpfs and readable by this user only. The provider uses it as a
+//! whole or not at all: it ignores a file that is damaged, or that somebody else could have written.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -68,11 +68,10 @@ pub struct SnapshotFile {
     clock: Clock,
 }
 
-/// What was loaded.
 #[derive(Default)]
 pub(super) struct LoadedSnapshot {
     pub(super) versions: Vec<SavedVersion>,
-    /// Whether the file contains more than that, or something else.
+    /// Whether the file has to be replaced: it contains other versions too, or cannot be used.
     pub(super) outdated: bool,
 }
 
@@ -110,7 +109,7 @@ impl SnapshotFile {
             Err(Errno::WOULDBLOCK) => return Err(SnapshotDirError::InUse(path.to_owned())),
             other => other.map_err(unusable)?,
         }
-        // Left over by a process that was killed while it wrote.
+        // Left behind by a process that was killed while it wrote.
         remove(&dir, PARTIAL_NAME).map_err(system("a file in it cannot be removed"))?;
         Ok(Self {
             path: path.join(FILE_NAME),
@@ -119,7 +118,7 @@ impl SnapshotFile {
         })
     }
 
-    /// Loads what is younger than `limit`. Logs why a file cannot be used.
+    /// Loads the versions that were confirmed within `limit`. Logs why a file cannot be used.
     pub(super) fn load(&self, limit: Duration) -> LoadedSnapshot {
         let path = self.path.display();
         match self
@@ -153,7 +152,7 @@ impl SnapshotFile {
     /// Reads the file, if there is one.
     ///
     /// # Errors
-    /// Why it cannot be trusted.
+    /// Why the file cannot be trusted.
     fn read(&self) -> Result<Option<Bytes>, String> {
         let dir = self.dir();
         let Some(dir) = &*dir else {
@@ -208,7 +207,7 @@ impl SnapshotFile {
             .fill(file.into(), &versions())
             .and_then(|()| Ok(renameat(dir, PARTIAL_NAME, dir, FILE_NAME)?));
         if written.is_err() {
-            // The first error matters more.
+            // The first error matters more than that of the removal.
             let _ = remove(dir, PARTIAL_NAME);
         }
         written
@@ -243,7 +242,7 @@ impl SnapshotFile {
         file.write_all(hash.as_ref())
     }
 
-    /// Removes the file, if it cannot be replaced and must not stay.
+    /// Removes the file, for when it can neither be replaced nor stay.
     pub(super) fn remove(&self) -> io::Result<()> {
         match &*self.dir() {
             Some(dir) => remove(dir, FILE_NAME),

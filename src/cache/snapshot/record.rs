@@ -14,11 +14,11 @@ use crate::util::secret_bytes::SecretBytes;
 /// The clock may be set back by this much between saving and loading.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
 
-/// A version to save, or one that was loaded: its key has the fingerprint of the identity.
+/// A version to save, or one that was loaded. The identity in its key is a fingerprint.
 pub(in crate::cache) struct SavedVersion {
     pub(in crate::cache) key: CacheKey,
     pub(in crate::cache) version: Arc<CachedVersion>,
-    pub(in crate::cache) checked: Instant,
+    pub(in crate::cache) confirmed: Instant,
 }
 
 /// The file's message for a version. It has no `Debug` because it holds the value, whose bytes are
@@ -58,14 +58,14 @@ impl SnapshotRecord {
         let SavedVersion {
             key,
             version,
-            checked,
+            confirmed,
         } = saved;
         let (requested, stage) = match &key.selector {
             VersionSelector::Latest => (None, None),
             VersionSelector::Version(id) => (Some(id.clone()), None),
             VersionSelector::Stage(stage) => (None, Some(stage.clone())),
         };
-        let age = instant.duration_since(*checked).as_millis();
+        let age = instant.duration_since(*confirmed).as_millis();
         let identity = key.identity.fingerprint().map(|hash| hash.to_vec());
         Self {
             identity: identity.unwrap_or_default().into(),
@@ -82,7 +82,7 @@ impl SnapshotRecord {
         }
     }
 
-    /// `None` for a record that is too old, from the future, or inconsistent.
+    /// The saved version; `None` if it is too old, from the future, or inconsistent.
     pub(super) fn into_saved(
         self,
         (instant, date): (Instant, i64),
@@ -128,7 +128,7 @@ impl SnapshotRecord {
                 create_time: self.create_time,
                 value,
             }),
-            checked: instant.checked_sub(age)?,
+            confirmed: instant.checked_sub(age)?,
         })
     }
 }

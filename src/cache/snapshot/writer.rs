@@ -17,21 +17,21 @@ const WRITE_PAUSE: Duration = Duration::from_secs(5);
 /// How old the confirmation times in the file may become.
 const CONFIRMED_EVERY: Duration = Duration::from_secs(60);
 
-/// The file, and why it has to be written again.
+/// The snapshot file, and why it has to be written again.
 pub(in crate::cache) struct SnapshotWriter {
     file: SnapshotFile,
-    /// There is something to write.
+    /// Notified when the file has to be written.
     changed: Notify,
-    /// A saved version was confirmed since the last write.
+    /// Whether a saved version was confirmed since the last write.
     confirmed: AtomicBool,
-    /// A version that was rejected since the last write may be in the file.
+    /// Whether the file may contain a version that was rejected since the last write.
     rejected: AtomicBool,
-    /// The last write failed.
+    /// Whether the last write failed.
     failing: AtomicBool,
 }
 
 impl SnapshotWriter {
-    /// A writer for `file`, and the versions in it that are younger than `limit`.
+    /// A writer for `file`, and the versions in it that were confirmed within `limit`.
     pub(in crate::cache) fn load(file: SnapshotFile, limit: Duration) -> (Self, Vec<SavedVersion>) {
         let LoadedSnapshot { versions, outdated } = file.load(limit);
         let writer = Self {
@@ -47,20 +47,20 @@ impl SnapshotWriter {
         (writer, versions)
     }
 
-    /// A version changed: the file is written soon.
-    pub(in crate::cache) fn changed(&self) {
+    /// Notes that a version changed: the file is written soon.
+    pub(in crate::cache) fn note_change(&self) {
         self.changed.notify_one();
     }
 
-    /// A version was confirmed: the file is written within a minute.
-    pub(in crate::cache) fn confirmed(&self) {
+    /// Notes that a version was confirmed: the file is written within a minute.
+    pub(in crate::cache) fn note_confirmation(&self) {
         self.confirmed.store(true, Ordering::Relaxed);
     }
 
-    /// A version in the file was rejected: it must not stay there.
-    pub(in crate::cache) fn rejected(&self) {
+    /// Notes that a version in the file was rejected: it must not stay there.
+    pub(in crate::cache) fn note_rejection(&self) {
         self.rejected.store(true, Ordering::Relaxed);
-        self.changed();
+        self.note_change();
     }
 
     /// Waits until the file should be written.
@@ -94,7 +94,7 @@ impl SnapshotWriter {
             if rejected && self.file.remove().is_err() {
                 self.rejected.store(true, Ordering::Relaxed);
             }
-            self.confirmed();
+            self.note_confirmation();
         }
         if close {
             self.file.close();

@@ -14,13 +14,12 @@ use crate::proto::csi::node_client::NodeClient;
 use crate::proto::csi::volume_capability::{AccessMode, MountVolume};
 use crate::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 
-/// Limit of one call, which is kubelet's.
+/// Limit of one call, the same as kubelet's.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The driver requires an ID and ignores it.
 const CSI_VOLUME_ID: &str = "dew-provider";
 const POD_INFO: &str = "csi.storage.k8s.io/pod";
 
-/// The client.
 pub(super) struct CsiClient {
     socket: PathBuf,
     client: NodeClient<Channel>,
@@ -39,8 +38,8 @@ impl CsiClient {
         self.socket.exists()
     }
 
-    /// Makes the driver update a volume. The attributes are those of the pod: those of the last Mount would
-    /// override a class that was edited since.
+    /// Makes the driver update a volume. Sends the attributes of the pod's volume: those of the last Mount
+    /// would override a class that was edited since then.
     pub(super) async fn publish(
         &self,
         id: &VolumeId,
@@ -80,7 +79,7 @@ impl CsiClient {
         client.node_publish_volume(request).await.map(drop)
     }
 
-    /// Unmounts a volume that a call mounted again after kubelet had unmounted it.
+    /// Unmounts a volume that a nudge mounted again after kubelet had unmounted it.
     pub(super) async fn unpublish(&self, target_path: &str) -> Result<(), Status> {
         let mut request = Request::new(NodeUnpublishVolumeRequest {
             volume_id: CSI_VOLUME_ID.to_owned(),

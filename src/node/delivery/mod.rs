@@ -1,9 +1,13 @@
 //! Delivery: gets new versions and edited classes into mounted volumes within seconds.
 //!
-//! `revision_watch` observes what the leader publishes; the loop in `reconciler` compares secrets and volumes
-//! with that, fetches what is outdated (`refresh`), and then makes the driver update the volumes (`nudge`):
-//! it calls NodePublishVolume on the driver's own CSI socket (`csi_client`), as kubelet would 60 to 90 s
-//! later. Without a leader, and for pods with their own keys, the node polls.
+//! | step | file | does |
+//! |---|---|---|
+//! | 1 watch | `revision_watch`, this file | applies SecretRevisions and heartbeats to the cache |
+//! | 2 refresh | `refresh` | fetches new versions into the cache; without a leader, polls |
+//! | 3 nudge | `nudge`, `csi_client` | makes the driver update outdated volumes |
+//!
+//! The loop in `reconciler` compares secrets and volumes with the cache, and starts steps 2 and 3. A nudge
+//! calls NodePublishVolume on the driver's own CSI socket, as kubelet would 60 to 90 s later.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,7 +115,8 @@ pub fn start(config: DeliveryConfig, dependencies: DeliveryDependencies, stop: C
         }
         _ => {
             info!(
-                "no driver socket or no node name is set: kubelet delivers new versions when it remounts volumes"
+                "no driver socket or no node name is set: kubelet delivers new versions when it remounts \
+                 volumes"
             );
             None
         }

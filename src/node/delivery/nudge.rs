@@ -17,7 +17,7 @@ use crate::telemetry::metrics::NudgeOutcome;
 
 /// Maximum number of calls to the driver in flight.
 const MAX_CONCURRENT: usize = 8;
-/// A volume that is still outdated in the same way after this long is left to kubelet.
+/// How long the node tries to update a volume before it leaves the volume to kubelet.
 const ABANDON_AFTER: Duration = Duration::from_secs(5 * 60);
 /// The waits between calls for one volume: the driver may observe an edited class a moment later, and it
 /// skips a volume that changed within the last second.
@@ -29,10 +29,10 @@ const BACKOFF: [Duration; 6] = [
     Duration::from_secs(10),
     Duration::from_secs(30),
 ];
-/// How long after a call its pod is watched for its end: the call may have reached the driver after kubelet
-/// had unmounted the volume.
+/// How long after a nudge the node watches whether the pod ends: the nudge may have reached the driver after
+/// kubelet had unmounted the volume.
 const CLEANUP_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// How often pods are checked for their end if no event occurs.
+/// How often the node looks for such pods if the watch of pods reports no change.
 const CLEANUP_PERIOD: Duration = Duration::from_secs(10);
 /// How long the containers of a forcibly deleted pod may keep running.
 const FORCED_DELETION_GRACE: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ pub(super) struct Nudger {
     driver: CsiClient,
     pods: Pods,
     permits: Semaphore,
-    /// Whether a missing driver socket was logged.
+    /// Whether the log already says that the driver's socket does not exist.
     missing_logged: AtomicBool,
 }
 
@@ -56,7 +56,6 @@ impl Nudger {
         }
     }
 
-    /// The pods of this node.
     pub(super) fn pods(&self) -> &Pods {
         &self.pods
     }
@@ -85,7 +84,8 @@ impl Nudger {
         let is_available = self.driver.is_available();
         if !is_available && !self.missing_logged.swap(true, Ordering::Relaxed) {
             info!(
-                "the driver's socket does not exist (--driver-socket): kubelet delivers new versions until it does"
+                "the driver's socket does not exist (--driver-socket): kubelet delivers new versions until \
+                 it does"
             );
         }
         if !self.pods.is_ready() || !is_available {
@@ -95,7 +95,7 @@ impl Nudger {
         for (id, record) in context.volumes.all() {
             let pod = &record.pod;
             let Some(drift) = self.drift(context, &id, pod) else {
-                context.volumes.is_up_to_date(&id);
+                context.volumes.mark_up_to_date(&id);
                 continue;
             };
             if self.pods.volume(&id.pod_uid, &id.target_path).is_none()
@@ -131,7 +131,7 @@ impl Nudger {
             match outcome {
                 NudgeOutcome::Gone | NudgeOutcome::Cleaned => return,
                 NudgeOutcome::Failed if self.is_final(context, id, pod) => {
-                    // The Mount has reported it. The next edit, or kubelet, tries again.
+                    // The Mount has reported the failure. An edit, or kubelet, leads to the next attempt.
                     context.volumes.abandon(id, drift);
                     return;
                 }
@@ -144,6 +144,7 @@ impl Nudger {
         }
     }
 
+    /// Whether the last Mount failed for a reason that only an edit can remove.
     fn is_final(&self, context: &Context, id: &VolumeId, pod: &PodRef) -> bool {
         let settings = self.settings(context, id, pod);
         let failure = context.volumes.failure(id, settings);
@@ -153,8 +154,8 @@ impl Nudger {
     fn abandon(&self, context: &Context, id: &VolumeId, pod: &PodRef, drift: Drift) {
         context.metrics.nudged(NudgeOutcome::Abandoned);
         let note = format!(
-            "the CSI driver did not update volume {} within {} s; kubelet will retry. Check that the driver's \
-             rotation is enabled and its rotationPollInterval is short",
+            "the CSI driver did not update volume {} within {} s; kubelet will retry. Check that the \
+             driver's rotation is enabled and its rotationPollInterval is short",
             id.target_path,
             ABANDON_AFTER.as_secs()
         );
@@ -169,6 +170,7 @@ impl Nudger {
         context.volumes.abandon(id, drift);
     }
 
+    /// Calls the driver once.
     async fn call(&self, context: &Context, id: &VolumeId, pod: &PodRef) -> NudgeOutcome {
         let Ok(_permit) = self.permits.acquire().await else {
             return NudgeOutcome::Gone;
@@ -182,7 +184,7 @@ impl Nudger {
             return NudgeOutcome::Gone;
         };
         if csi.has_secret && record.publish_secret.is_none() {
-            // kubelet's next call brings the keys.
+            // kubelet's next call brings the pod's keys.
             return NudgeOutcome::Gone;
         }
         let requested = volumes.last_request(id);
@@ -217,7 +219,7 @@ impl Nudger {
         }
     }
 
-    /// Cleans up after pods that ended soon after a call, while it is polled.
+    /// Cleans up after pods that ended soon after a nudge. Runs until it is dropped.
     pub(super) async fn run_cleanup(self: Arc<Self>, context: Arc<Context>) {
         let mut changes = self.pods.changes();
         loop {
@@ -234,6 +236,7 @@ impl Nudger {
         }
     }
 
+    /// Unmounts the recently nudged volumes of a pod that ended.
     async fn clean_up(&self, context: &Context, uid: &str) {
         for id in context.volumes.take_nudged(uid) {
             match self.driver.unpublish(&id.target_path).await {

@@ -1,5 +1,5 @@
-//! The loop of delivery: compares each secret in use with the leader's view, and each volume with the
-//! cache; starts the refreshes and nudges that bring them together.
+//! The loop of delivery: compares each secret in use with the leader's revision and starts refreshes;
+//! compares each volume with the cache and starts nudges.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,22 +15,23 @@ use crate::cache::{CacheKey, SecretStatus, SyncStatus};
 use crate::cloud::VersionSelector;
 use crate::kube::EventReason;
 
-/// How often everything is compared if no event occurs.
+/// How often the loop runs if nothing wakes it.
 const RESYNC_PERIOD: Duration = Duration::from_secs(2);
-/// A volume whose pod does not exist is forgotten after this time: kubelet requests the volumes of existing
-/// pods every 60 to 90 s (static pods have another UID there than in the API).
+/// The node forgets a volume whose pod is not in the API server this long after its last request: kubelet
+/// requests the volumes of existing pods every 60 to 90 s, also those of static pods, whose UID in the API
+/// differs from the one in requests.
 const FORGET_AFTER: Duration = Duration::from_secs(5 * 60);
 /// The same if pods cannot be watched; longer, because the driver may pass on fewer requests.
 const FORGET_UNWATCHED_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The loop.
 pub(super) struct Reconciler {
     context: Arc<Context>,
     nudger: Option<Arc<Nudger>>,
-    /// The keys in use, as of a generation of the volumes.
+    /// The keys in use that may move.
     keys: HashMap<CacheKey, KeyUse>,
+    /// The generation of the volumes from which `keys` was collected.
     generation: Option<u64>,
-    /// Since when a change has not reached all volumes.
+    /// Since when a new version or an edited class has not reached all volumes.
     lagging_since: Option<Instant>,
 }
 
@@ -64,14 +65,14 @@ impl Reconciler {
         self.prune_volumes();
         self.update_keys();
         let mut oldest = Duration::ZERO;
-        let (mut failing, mut moving) = (0, false);
+        let (mut failing, mut fetching) = (0, false);
         for (key, key_use) in &self.keys {
             let status = self.context.cache.status(key, key_use.interval);
             let age = status.confirmed.map(|at| now.duration_since(at));
-            // Normalized to the default interval, so that one alert threshold fits all classes.
-            let comparable = age.unwrap_or_default() + self.context.interval;
-            oldest = oldest.max(comparable.saturating_sub(key_use.interval));
-            moving |= matches!(status.sync, SyncStatus::Outdated { .. });
+            // Shifted to the default interval, so that one alert threshold fits all classes.
+            let shifted = age.unwrap_or_default() + self.context.interval;
+            oldest = oldest.max(shifted.saturating_sub(key_use.interval));
+            fetching |= matches!(status.sync, SyncStatus::Outdated { .. });
             failing += i64::from(status.failure.is_some());
             refresh::start_if_due(&self.context, key, key_use, &status.sync, age);
             self.report(key, key_use, &status, now);
@@ -82,7 +83,7 @@ impl Reconciler {
             .nudger
             .as_ref()
             .is_some_and(|nudger| nudger.nudge_outdated(&self.context));
-        if moving || lagging {
+        if fetching || lagging {
             self.lagging_since.get_or_insert(now);
         } else if let Some(since) = self.lagging_since.take() {
             let took = now.duration_since(since).as_secs_f64();
@@ -131,7 +132,7 @@ impl Reconciler {
         self.generation = Some(generation);
     }
 
-    /// Reports a secret that could not be confirmed for its interval to the pods that mounted it, once.
+    /// Reports a secret that could not be confirmed for one interval, once, to the pods that mounted it.
     fn report(&self, key: &CacheKey, key_use: &KeyUse, status: &SecretStatus, now: Instant) {
         let cache = &self.context.cache;
         let Some((since, cause)) = &status.failure else {

@@ -1,4 +1,4 @@
-//! Fetches a secret that moved, or that no leader covers.
+//! Fetches a secret that has moved, or polls one that no leader covers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::cloud::Caller;
 
 /// Limit of one fetch, retries included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(45);
-/// The longest wait after a rejection, or one interval if that is longer.
+/// The longest wait before the next fetch after a rejection, or one interval if that is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(5 * 60);
 
 /// Who uses a key.
@@ -23,7 +23,7 @@ pub(super) struct KeyUse {
     pub(super) interval: Duration,
 }
 
-/// When to fetch a key.
+/// A fetch that is due.
 struct DueFetch {
     /// When the secret moved, if it did: a version fetched since then is fresh enough.
     moved: Option<Instant>,

@@ -18,10 +18,10 @@ use crate::cache::{ResolvedVersion, Revision, SecretRef};
 use crate::kube::{SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
 use crate::util::poll_interval::RotationPollInterval;
 
-/// A change in the first list happened before this process started, unless it is more recent than this:
-/// clocks that differ by more cannot sign requests.
+/// A change in the first list may have happened after this process started only if it is more recent than
+/// this. The margin allows for clocks that differ.
 const RECENT: Duration = Duration::from_secs(10 * 60);
-/// The interval if the one in the spec is invalid, because somebody edited it.
+/// The interval of a SecretRevision in which somebody wrote an invalid one.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs until it is dropped.

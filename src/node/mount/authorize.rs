@@ -12,8 +12,8 @@ use crate::class::parameters::PROTECTED;
 use crate::kube::service_accounts::{ANNOTATION, AllowList};
 use crate::kube::{Classes, KubeError, ServiceAccounts};
 
-/// A list older than this is read again before a pod is denied, so that a corrected annotation takes effect
-/// at once.
+/// Before a list that is older than this denies a pod, the authorizer reads it again, so that a corrected
+/// annotation takes effect at once.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the ServiceAccount must list the secrets.
@@ -46,7 +46,8 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// Without `kube`, neither overrides nor lists can be checked; only [`AllowListMode::Off`] works then.
+    /// Without `kube`, the authorizer can check neither overrides nor lists, and only [`AllowListMode::Off`]
+    /// works.
     pub fn new(mode: AllowListMode, kube: Option<(Classes, ServiceAccounts)>) -> Self {
         Self { mode, kube }
     }
@@ -54,7 +55,8 @@ impl Authorizer {
     /// Authorizes a request, with a list that is at most `max_age` old.
     ///
     /// # Errors
-    /// [`Reason::Denied`] if something is not allowed; other reasons if that cannot be determined.
+    /// [`Reason::Denied`] if a secret or an override is not allowed; other reasons if the class or the
+    /// ServiceAccount cannot be read.
     pub async fn authorize<'a>(
         &self,
         request: &'a Request,
@@ -83,7 +85,7 @@ impl Authorizer {
         accounts: &ServiceAccounts,
         request: &Request,
         objects: &Objects,
-        max_age: Duration,
+        mut max_age: Duration,
     ) -> Result<(), MountError> {
         let pod = &request.pod;
         if pod.service_account.is_empty() || pod.namespace.is_empty() {
@@ -92,14 +94,18 @@ impl Authorizer {
                 "the request has no ServiceAccount: the CSIDriver object must set podInfoOnMount",
             ));
         }
-        let mut age = max_age;
         loop {
-            let (list, read) = accounts
-                .list(&pod.namespace, &pod.service_account, age, request.deadline)
+            let (list, age) = accounts
+                .list(
+                    &pod.namespace,
+                    &pod.service_account,
+                    max_age,
+                    request.deadline,
+                )
                 .await
                 .map_err(from_kube)?;
             match self.check_names(&list, request, objects) {
-                Err(_) if read > RECHECK_AFTER => age = Duration::ZERO,
+                Err(_) if age > RECHECK_AFTER => max_age = Duration::ZERO,
                 verdict => return verdict,
             }
         }
@@ -168,9 +174,9 @@ async fn check_overrides(classes: &Classes, request: &Request) -> Result<(), Mou
             "the request has no SecretProviderClass",
         ));
     }
-    let none = BTreeMap::new();
+    let empty = BTreeMap::new();
     if let Some(class) = classes.observed(namespace, name)
-        && differing(request, class.spec.parameters.as_ref().unwrap_or(&none)).is_none()
+        && differing(request, class.spec.parameters.as_ref().unwrap_or(&empty)).is_none()
     {
         return Ok(());
     }
@@ -179,7 +185,7 @@ async fn check_overrides(classes: &Classes, request: &Request) -> Result<(), Mou
         .read(namespace, name, request.deadline)
         .await
         .map_err(from_kube)?;
-    let Some(key) = differing(request, class.spec.parameters.as_ref().unwrap_or(&none)) else {
+    let Some(key) = differing(request, class.spec.parameters.as_ref().unwrap_or(&empty)) else {
         return Ok(());
     };
     Err(MountError::new(

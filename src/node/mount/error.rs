@@ -1,6 +1,6 @@
 //! The only place where errors become gRPC statuses.
 //!
-//! Only codes that kubelet treats as final are used. After a first mount that fails with UNAVAILABLE,
+//! Uses only codes that kubelet treats as final. After a first mount that fails with UNAVAILABLE,
 //! RESOURCE_EXHAUSTED, ABORTED, CANCELLED or DEADLINE_EXCEEDED, kubelet keeps the new directory; the driver
 //! then considers it recently mounted and returns OK without mounting, and the pod starts with an empty
 //! directory. Sources: driver v1.6.0, nodeserver.go; kubelet, csi_client.go.
@@ -23,9 +23,9 @@ pub enum Reason {
     Invalid,
     /// Not allowed by the ServiceAccount's list or by the cloud.
     Denied,
-    /// A secret, version, stage or key in it does not exist.
+    /// A secret, a version, a stage, or a key in a secret's JSON does not exist.
     NotFound,
-    /// Something must be configured first: credentials, a region, a disabled secret, a size.
+    /// Credentials or a region are missing, the secret is disabled, or its value does not fit the class.
     Precondition,
     /// The cloud or the API server did not respond in time, or this process failed.
     Internal,
@@ -84,12 +84,12 @@ impl From<ErrorKind> for Reason {
     }
 }
 
-/// Maximum size of a status message on the wire, in bytes. It is sent in a header, and HTTP/2 clients may
-/// accept as little as 16 KiB of headers (hyper does). 200 names of 64 bytes fit.
+/// Maximum size of a status message on the wire, in bytes. gRPC sends the message in a header, and HTTP/2
+/// clients may accept as little as 16 KiB of headers (hyper does). 200 names of 64 bytes fit.
 const MAX_MESSAGE: usize = 15_000;
 
 /// Bytes of a character in that header, after tonic's percent-encoding.
-fn encoded_len(character: char) -> usize {
+fn encoded_char_len(character: char) -> usize {
     match character {
         ' ' | '"' | '#' | '%' | '<' | '>' | '`' | '?' | '{' | '}' => 3,
         '!'..='~' => 1,
@@ -97,19 +97,19 @@ fn encoded_len(character: char) -> usize {
     }
 }
 
-/// Encoded length of `; ` between two failures.
-const SEPARATOR: usize = 4;
-
-fn length(text: &str) -> usize {
-    text.chars().map(encoded_len).sum()
+fn encoded_len(text: &str) -> usize {
+    text.chars().map(encoded_char_len).sum()
 }
+
+/// Encoded length of `; ` between two failures.
+const SEPARATOR_LEN: usize = 4;
 
 /// A Mount that failed; no file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountError {
     /// The category.
     pub reason: Reason,
-    /// What failed, where, why, and what to do. Contains no secret.
+    /// What failed, where, why, and what to do. Contains no value of a secret.
     pub message: String,
 }
 
@@ -133,15 +133,16 @@ impl MountError {
             [one] => return Self::new(reason, one.to_string()),
             many => format!("{} objects failed: ", many.len()),
         };
-        // Every object is named; details are included as long as the names of the rest still fit.
-        let mut names: usize = failures.iter().map(|f| length(&f.object) + SEPARATOR).sum();
+        // Name every object. Add its details as long as the names of all later objects still fit.
+        let name_len = |failure: &ObjectError| encoded_len(&failure.object) + SEPARATOR_LEN;
+        let mut later_names: usize = failures.iter().map(name_len).sum();
         for (index, failure) in failures.iter().enumerate() {
             if index > 0 {
                 message.push_str("; ");
             }
-            names -= length(&failure.object) + SEPARATOR;
+            later_names -= name_len(failure);
             let text = failure.to_string();
-            let fits = length(&message) + length(&text) + names < MAX_MESSAGE;
+            let fits = encoded_len(&message) + encoded_len(&text) + later_names < MAX_MESSAGE;
             message.push_str(if fits { &text } else { &failure.object });
         }
         Self::new(reason, message)
@@ -177,7 +178,7 @@ impl From<MountError> for Status {
         let mut message = error.message;
         let mut left = MAX_MESSAGE;
         let cut = message.char_indices().find(|(_, character)| {
-            let fits = left.checked_sub(encoded_len(*character));
+            let fits = left.checked_sub(encoded_char_len(*character));
             left = fits.unwrap_or(0);
             fits.is_none()
         });
@@ -228,7 +229,7 @@ impl fmt::Display for ObjectError {
 mod tests {
     use super::*;
 
-    /// Codes after which kubelet keeps the directory: see the module.
+    /// Codes after which kubelet keeps the directory: see the module's documentation.
     const NOT_FINAL: [Code; 5] = [
         Code::Unavailable,
         Code::ResourceExhausted,
@@ -239,8 +240,8 @@ mod tests {
 
     #[test]
     fn every_failure_has_a_final_code() {
-        let of_cloud = ErrorKind::ALL.into_iter().map(Reason::from);
-        for reason in Reason::ALL.into_iter().chain(of_cloud) {
+        let cloud_failures = ErrorKind::ALL.into_iter().map(Reason::from);
+        for reason in Reason::ALL.into_iter().chain(cloud_failures) {
             let status = Status::from(MountError::new(reason, "m"));
             assert!(
                 !NOT_FINAL.contains(&status.code()),
@@ -254,7 +255,7 @@ mod tests {
         for text in ["x", "%", "é", "密", "🔑"] {
             let error = MountError::new(Reason::Invalid, text.repeat(20_000));
             let status = Status::from(error);
-            assert!(length(status.message()) < MAX_MESSAGE + 64, "{text}");
+            assert!(encoded_len(status.message()) < MAX_MESSAGE + 64, "{text}");
             assert!(status.message().ends_with("(truncated)"), "{text}");
         }
     }

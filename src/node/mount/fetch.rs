@@ -13,11 +13,11 @@ use crate::class::objects::Object;
 use crate::cloud::{ApiError, Caller, ErrorKind, VersionSelector};
 use crate::node::volumes::Delivered;
 
-/// Maximum number of objects of one mount that are fetched at once; the client's rate limit is lower.
+/// Maximum number of objects of one mount that are fetched at once. The cloud client limits their rate.
 const MAX_CONCURRENT: usize = 32;
-/// The longest interval: the leader's report that a secret is gone is valid for a class with any interval.
+/// The longest interval, so that the leader's report that a secret is gone counts for every class.
 const ANY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long to wait for the cloud before the last good version is served.
+/// How long to wait for the cloud before serving the last good version.
 const STALE_FALLBACK_AFTER: Duration = Duration::from_secs(10);
 /// Share of the remaining time for the primary region if there is a failover region.
 const PRIMARY_SHARE: f32 = 0.5;
@@ -27,7 +27,7 @@ const PRIMARY_SHARE: f32 = 0.5;
 pub struct FetchedObject {
     /// The object.
     pub object: Arc<Object>,
-    /// The caller for whom it was, or would be, fetched.
+    /// The caller for whom it was fetched, or would have been.
     pub caller: Arc<Caller>,
     /// `None` for an optional object that does not exist.
     pub version: Option<Arc<CachedVersion>>,
@@ -36,7 +36,7 @@ pub struct FetchedObject {
 }
 
 impl FetchedObject {
-    /// What the volume receives of the object; `primary` is the caller in the primary region.
+    /// What the volume receives for the object; `primary` is the caller in the primary region.
     pub(super) fn delivered(&self, primary: &Arc<Caller>) -> Delivered {
         match &self.version {
             Some(_) if !Arc::ptr_eq(&self.caller, primary) => Delivered::Failover,
@@ -64,12 +64,12 @@ pub(super) async fn fetch(
     max_ages: &[Option<Duration>],
     cache: &SecretCache,
 ) -> Result<Vec<FetchedObject>, MountError> {
-    // Repeated mounts are served from the cache alone, which needs no future.
+    // First what the cache has: that is all objects of most repeated mounts, and needs no future.
     let mut results: Vec<Option<Result<FetchedObject, ObjectError>>> = (plan.keys.iter())
         .zip(max_ages)
         .zip(&plan.objects)
         .map(|((key, max_age), object)| {
-            // The file of an optional object is removed once the leader reports that the secret is gone.
+            // Once the leader reports that the secret is gone, an optional object has no file.
             if object.optional && max_age.is_none() && cache.is_gone(key, ANY_INTERVAL) {
                 return Some(Ok(fetched(object, &plan.caller, None)));
             }
@@ -121,7 +121,7 @@ async fn fetch_object(
     if let Some(last) = &last_good
         && last.known_outage
     {
-        return Ok(stale(object, &plan.caller, last, None, cache));
+        return Ok(serve_stale(object, &plan.caller, last, None, cache));
     }
     let mut deadline = plan.deadline;
     if last_good.is_some() {
@@ -134,7 +134,7 @@ async fn fetch_object(
     if error.kind.is_outage()
         && let Some(last) = &last_good
     {
-        return Ok(stale(object, &plan.caller, last, Some(error), cache));
+        return Ok(serve_stale(object, &plan.caller, last, Some(error), cache));
     }
     if object.optional && error.kind == ErrorKind::NotFound {
         return Ok(fetched(object, &plan.caller, None));
@@ -171,15 +171,16 @@ async fn fetch_with_failover(
     let key = CacheKey::new(failover, &identity, &object.name, &object.selector);
     match cache.get(failover, key, max_age, deadline).await {
         Ok(version) => Ok(fetched(object, failover, Some(version))),
-        // The failure of the primary region determines the kind; both are reported.
-        Err(second) => Err(ApiError {
-            message: format!("{}; failoverRegion: {second}", error.message),
+        // The message has both failures; the kind is that of the primary region's.
+        Err(failover_error) => Err(ApiError {
+            message: format!("{}; failoverRegion: {failover_error}", error.message),
             ..error
         }),
     }
 }
 
-fn stale(
+/// Falls back to the last good version, and counts that.
+fn serve_stale(
     object: &Arc<Object>,
     caller: &Arc<Caller>,
     last: &LastGood,

@@ -1,7 +1,7 @@
 //! Preserves the notation of numbers when parts of a secret's JSON are written to files.
 //!
-//! Parsed and printed, `12345678901234567890123`, `1.10` or `1e2` would change: an account number or a
-//! PIN would silently become a different one.
+//! After parsing and printing, `12345678901234567890123`, `1.10` or `1e2` would look different: an account
+//! number or a PIN would silently become another one.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +14,7 @@ use serde_json::ser::{Formatter, Serializer};
 #[derive(Default)]
 pub(super) struct NumberLiterals(HashMap<NumberKey, Option<String>>);
 
-/// Whether it is a floating-point number, and its bits as one: `1` and `1.0` differ.
+/// Whether the number is a floating-point number, and its bits as such: `1` and `1.0` differ.
 type NumberKey = (bool, u64);
 
 fn key(number: &Value) -> Option<NumberKey> {
@@ -102,7 +102,7 @@ impl Formatter for AsWritten<'_> {
 mod tests {
     use super::*;
 
-    fn through(json: &str) -> Result<String, &'static str> {
+    fn parse_and_print(json: &str) -> Result<String, &'static str> {
         let literals = NumberLiterals::of(json.as_bytes());
         let printed = literals.print(&serde_json::from_str(json).unwrap())?;
         Ok(String::from_utf8(printed).unwrap())
@@ -122,9 +122,9 @@ mod tests {
             "[1.50,1.50]",
             "[100,1e2,0,0.0,-0.0]",
         ] {
-            assert_eq!(through(json).as_deref(), Ok(json));
+            assert_eq!(parse_and_print(json).as_deref(), Ok(json));
         }
-        assert!(through("[1.10,1.1]").is_err());
-        assert!(through("[100.0,1e2]").is_err());
+        assert!(parse_and_print("[1.10,1.1]").is_err());
+        assert!(parse_and_print("[100.0,1e2]").is_err());
     }
 }

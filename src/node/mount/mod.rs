@@ -2,16 +2,16 @@
 //!
 //! | step | file | does |
 //! |---|---|---|
-//! | 1 request | [`request`] | parses the driver's message within limits |
+//! | 1 request | [`request`] | parses the driver's message, within limits |
 //! | 2 objects | `objects` | parses and checks the `objects` list of the class |
-//! | 3 authorize | [`authorize`] | checks the ServiceAccount's list and overrides by the pod |
+//! | 3 authorize | [`authorize`] | checks the ServiceAccount's list, and refuses overrides by the pod |
 //! | 4 resolve | [`resolve`](mod@resolve) | determines region, project, credentials and cache keys |
 //! | 5 fetch | [`fetch`](mod@fetch) | gets the versions through the cache |
 //! | 6 select | [`select`](mod@select) | extracts the contents of files: JMESPath, keys, encodings |
-//! | 7 response | `response` | adds modes and object versions, sorted by path |
+//! | 7 response | `response` | builds the response: files, modes and file versions, sorted by path |
 //!
-//! A Mount is all or nothing: one failed object fails it, and the error lists all that failed.
-//! [`service`] is the gRPC service around it.
+//! A Mount is all or nothing: one failed object fails the Mount, and the error lists all failed objects.
+//! [`service`] is the gRPC service around the pipeline.
 
 pub mod authorize;
 pub mod error;

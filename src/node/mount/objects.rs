@@ -1,5 +1,5 @@
-//! Step 2, objects: parses and checks the `objects` list; cached by its text, which all volumes of a class
-//! share.
+//! Step 2, objects: parses and checks the `objects` list. Caches the result by the text of the list, which
+//! all volumes of a class share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::error::{MountError, Reason};
 use crate::class::objects::{Objects, Problem};
 
-/// Maximum number of cached lists; a cluster has at most 500 classes with the CCE add-on.
+/// Maximum number of cached lists. The CCE add-on allows at most 500 classes in a cluster.
 const MAX_LISTS: usize = 512;
 /// Maximum total size of their texts, in bytes.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
@@ -45,7 +45,7 @@ impl ObjectsCache {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: usize = known.keys().map(String::len).sum();
         if known.len() >= MAX_LISTS || bytes + text.len() > MAX_BYTES {
-            // Rare enough that dropping all is as good as choosing one.
+            // This is so rare that dropping all lists is as good as choosing one.
             known.clear();
         }
         known.insert(text.to_owned(), Arc::clone(&objects));

@@ -1,4 +1,4 @@
-//! Step 1, request: parses the driver's message within limits.
+//! Step 1, request: parses the driver's message, within limits.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::util::json;
 const MAX_ATTRIBUTES: usize = 1024 * 1024;
 /// Largest `secrets` of a request, in bytes.
 const MAX_SECRETS: usize = 64 * 1024;
-/// Limit of one Mount, whatever the driver allows: kubelet gives up after two minutes, and its timeout
+/// Limit of one Mount, even if the driver allows more: kubelet gives up after two minutes, and its timeout
 /// would leave the pod an empty directory.
 pub const MOUNT_TIMEOUT: Duration = Duration::from_secs(45);
 /// The mode of files if the driver's default cannot be parsed.
@@ -41,7 +41,7 @@ pub struct Request {
     pub parameters: Parameters,
     /// The keys of `nodePublishSecretRef`.
     pub publish_secret: Option<Arc<PublishSecret>>,
-    /// kubelet's directory of the volume; empty if the caller is not kubelet.
+    /// kubelet's directory of the volume.
     pub target_path: String,
     /// Mode of files that do not set their own.
     pub default_mode: u32,
@@ -106,8 +106,8 @@ impl Request {
     }
 }
 
-/// The limit of a Mount, or less if the driver's own deadline is earlier: a response before that deadline has
-/// a gRPC code of our choice.
+/// The limit of a Mount, or less if the driver's own deadline is earlier: only before that deadline can the
+/// provider choose the gRPC code.
 fn timeout(metadata: &MetadataMap) -> Duration {
     let requested = metadata
         .get("grpc-timeout")
@@ -138,7 +138,7 @@ fn default_mode(permission: &str) -> u32 {
     }
 }
 
-/// The attributes, of which only those that are needed are kept.
+/// The attributes that the provider needs.
 #[derive(Default)]
 struct Attributes {
     pod: PodRef,
@@ -179,18 +179,18 @@ impl Attributes {
             self.parameters.protected[at] = Some(map.next_value()?);
             return Ok(());
         }
-        let kubelets = key.strip_prefix(KUBELET_PREFIX);
-        match kubelets.unwrap_or(key) {
-            "pod.name" if kubelets.is_some() => self.pod.name = map.next_value()?,
-            "pod.namespace" if kubelets.is_some() => self.pod.namespace = map.next_value()?,
-            "pod.uid" if kubelets.is_some() => self.pod.uid = map.next_value()?,
-            "serviceAccount.name" if kubelets.is_some() => {
+        let from_kubelet = key.strip_prefix(KUBELET_PREFIX);
+        match from_kubelet.unwrap_or(key) {
+            "pod.name" if from_kubelet.is_some() => self.pod.name = map.next_value()?,
+            "pod.namespace" if from_kubelet.is_some() => self.pod.namespace = map.next_value()?,
+            "pod.uid" if from_kubelet.is_some() => self.pod.uid = map.next_value()?,
+            "serviceAccount.name" if from_kubelet.is_some() => {
                 self.pod.service_account = map.next_value()?;
             }
             "secretProviderClass" => self.class = map.next_value()?,
             "objects" => self.parameters.objects = Some(map.next_value()?),
             _ => {
-                // Skipped without a copy, because some contain tokens.
+                // Skip the value without a copy, because some values contain tokens.
                 map.next_value::<IgnoredAny>()?;
                 if !key.contains('/') && key != "providerName" {
                     self.parameters.unknown.push(key.to_owned());
@@ -266,16 +266,16 @@ mod tests {
     }
 
     #[test]
-    fn the_timeout_is_earlier_than_the_drivers() {
-        let with = |header: &str| {
+    fn a_mount_times_out_before_the_drivers_deadline() {
+        let timeout_for = |header: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", header.parse().unwrap());
             timeout(&metadata)
         };
-        assert_eq!(with("119S"), MOUNT_TIMEOUT);
-        assert_eq!(with("10000000u"), Duration::from_secs(9));
-        for bad in ["", "S", "x", "99999999999999999999H"] {
-            assert_eq!(with(bad), MOUNT_TIMEOUT);
+        assert_eq!(timeout_for("119S"), MOUNT_TIMEOUT);
+        assert_eq!(timeout_for("10000000u"), Duration::from_secs(9));
+        for invalid in ["", "S", "x", "99999999999999999999H"] {
+            assert_eq!(timeout_for(invalid), MOUNT_TIMEOUT);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::cloud::Caller;
 /// What one Mount fetches.
 #[derive(Debug)]
 pub struct FetchPlan {
-    /// The objects, in the order written.
+    /// The objects, in the order of the class.
     pub objects: Vec<Arc<Object>>,
     /// Their cache keys, in the same order.
     pub keys: Arc<[CacheKey]>,
@@ -32,7 +32,7 @@ pub struct FetchPlan {
 /// Resolves the region, project and identity of a request, and the keys of its objects.
 ///
 /// # Errors
-/// If the class is wrong, or a region or credentials are missing.
+/// If the class is invalid, or a region or credentials are missing.
 pub(super) fn resolve(
     resolver: &Resolver,
     authorized: &Authorized<'_>,

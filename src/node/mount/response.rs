@@ -1,4 +1,4 @@
-//! Step 7, response: builds the driver's response from the selected files, sorted by path.
+//! Step 7, response: builds the response to the driver from the selected files, sorted by path.
 
 use ring::digest::{Context, SHA256};
 
@@ -22,7 +22,7 @@ pub(super) fn response(
     mut files: Vec<(&FetchedObject, SelectedFile)>,
     default_mode: u32,
 ) -> Result<MountResponse, MountError> {
-    // All other names were checked with the list, before any call.
+    // Step 2 has checked all other names, before any call to the cloud.
     let has_keys = |item: &FetchedObject| matches!(item.object.content, Content::AllKeys { .. });
     if fetched.iter().any(has_keys) {
         check_clashes(&files)?;
@@ -47,7 +47,7 @@ pub(super) fn response(
     Ok(response)
 }
 
-/// `<vN>-<8 hex>`, which changes whenever a byte of the file can, without being derived from the value.
+/// `<vN>-<8 hex>`, which changes whenever a byte of the file may change, but is not derived from the value.
 ///
 /// The value of a version never changes, so its location, number and date and the settings of the file
 /// determine the bytes. A hash of the value would let readers of pod status objects guess short
@@ -76,7 +76,7 @@ fn object_version(item: &FetchedObject, file: &SelectedFile, mode: u32) -> Strin
     format!("{}-{hex}", version.id)
 }
 
-/// Checks file names that are keys of a secret, which are known only now.
+/// Checks the file names that come from keys of secrets, which are known only now.
 fn check_clashes(files: &[(&FetchedObject, SelectedFile)]) -> Result<(), MountError> {
     let clashes = file_names::clashes(files.iter().map(|(_, file)| file.path.as_str()));
     let object = |index: usize| &files[index].0.object.name;

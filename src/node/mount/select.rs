@@ -12,16 +12,15 @@ use crate::class::objects::{Content, Encoding, Object};
 use crate::cloud::SecretValue;
 use crate::util::secret_bytes::SecretBytes;
 
-/// The driver rejects responses over 4 MiB with a code that leaves the pod an empty directory, so files
-/// stay below, with room for the rest of the message.
+/// Maximum size of all files, in bytes. The driver rejects responses over 4 MiB with a code that leaves the
+/// pod an empty directory; the difference is room for the other parts of the message.
 const MAX_RESPONSE: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// Bytes of the response per file in addition to paths and contents: tags, lengths, mode, version.
 const FILE_OVERHEAD: usize = 64;
 
-/// The room that is left in a volume.
+/// The room that is left in a volume, in bytes.
 ///
-/// It is used up as files are selected, so that no list of files can exhaust the memory before it is
-/// rejected.
+/// Each selected file uses up some of it, so that a list of files is rejected before it exhausts the memory.
 #[derive(Clone, Copy, Debug)]
 pub struct VolumeRoom(usize);
 
@@ -42,8 +41,8 @@ impl VolumeRoom {
         self.0 = left.unwrap_or(0);
         left.map(drop).ok_or_else(|| {
             format!(
-                "files too large for one volume: the driver accepts at most {MAX_RESPONSE} bytes; use several \
-                 SecretProviderClasses"
+                "files too large for one volume: the driver accepts at most {MAX_RESPONSE} bytes; use \
+                 several SecretProviderClasses"
             )
         })
     }
@@ -98,7 +97,7 @@ pub(super) fn select(
 /// Selects the files of one object from its value.
 ///
 /// # Errors
-/// Why the object cannot be applied to the value. The message contains no part of the value.
+/// If the value does not have what the object selects. The message contains no part of the value.
 pub fn select_object(
     object: &Object,
     value: &SecretValue,
@@ -267,7 +266,7 @@ impl SecretJson {
         Ok(Self { value, literals })
     }
 
-    /// Strings as they are; everything else as compact JSON.
+    /// A string as it is; any other value as compact JSON.
     fn text_of(&self, value: &Value) -> Result<SecretValue, String> {
         Ok(SecretValue::Text(match value {
             Value::String(text) => SecretBytes::new(text.as_bytes().to_vec()),

@@ -20,11 +20,12 @@ use crate::proto::csi_driver_provider_server::CsiDriverProvider;
 use crate::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use crate::telemetry::metrics::{Metrics, MountLabels};
 
-/// How long in-flight mounts may continue after the signal to stop. Slightly less than the drain of the
-/// process, because a broken connection counts as UNAVAILABLE, which leaves the pod an empty directory.
+/// How long in-flight mounts may continue after the signal to stop. Slightly less than the time after which
+/// the process ends, because a broken connection counts as UNAVAILABLE, which leaves the pod an empty
+/// directory.
 const MOUNT_DRAIN: Duration = Duration::from_secs(19);
-const STOPPING: &str = "the provider is shutting down and this mount took too long; kubelet will retry with the next \
-                        provider";
+const STOPPING: &str = "the provider is shutting down and this mount took too long; kubelet will retry \
+                        with the next provider";
 
 /// The service. Clones share everything.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ impl ServiceShared {
         &self,
         message: GrpcRequest<MountRequest>,
     ) -> Result<MountResponse, MountError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let request = Request::parse(message.get_ref(), message.metadata());
         let span = match &request {
             Ok(r) => {
@@ -82,7 +83,7 @@ impl ServiceShared {
                 Ok(request) => self.mount(request).await,
                 Err(error) => Err(error.clone()),
             };
-            self.record(begun, &result);
+            self.record(started, &result);
             result.map(|mounted| mounted.response)
         }
         .instrument(span)
@@ -167,9 +168,9 @@ impl ServiceShared {
         }
     }
 
-    /// Logs and counts a Mount; a repeated one is logged at debug level only.
-    fn record(&self, begun: Instant, result: &Result<Mounted, MountError>) {
-        let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+    /// Logs and counts a Mount. Logs a repeated one that succeeded at debug level only.
+    fn record(&self, started: Instant, result: &Result<Mounted, MountError>) {
+        let milliseconds = started.elapsed().as_secs_f64() * 1e3;
         let (outcome, reason) = match result {
             Ok(mounted) => {
                 let (response, versions) = (&mounted.response, Versions(&mounted.response));
@@ -192,7 +193,7 @@ impl ServiceShared {
             .inc();
         self.metrics
             .mount_seconds
-            .observe(begun.elapsed().as_secs_f64());
+            .observe(started.elapsed().as_secs_f64());
     }
 }
 
@@ -213,7 +214,7 @@ impl CsiDriverProvider for MountService {
         &self,
         request: GrpcRequest<MountRequest>,
     ) -> Result<Response<MountResponse>, Status> {
-        // A panic fails this request only. Its message is not shown because it may quote a secret.
+        // A panic fails this request only. The log does not show its message, which may quote a secret.
         let work = std::panic::AssertUnwindSafe(self.0.handle(request)).catch_unwind();
         match work.await {
             Ok(result) => Ok(Response::new(result?)),

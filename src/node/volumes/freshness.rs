@@ -1,8 +1,8 @@
-//! How old the data for a Mount may be.
+//! How old the ServiceAccount's list and the versions for a Mount may be.
 //!
 //! The driver does not distinguish a first mount from a repeated one (since v1.6.0
 //! `current_object_version` is always empty), but the allowed age differs. After a restart every volume
-//! counts as new once, which only causes an earlier call to the cloud.
+//! counts as new once, which only makes the next call to the cloud earlier.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::record::MountRecord;
 use crate::cache::{CacheKey, SecretCache};
 use crate::cloud::VersionSelector;
 
-/// Maximum age of `latest` or a stage in a new volume: whoever changes a secret and restarts a pod expects
+/// Maximum age of `latest` or a stage in a new volume: a user who changes a secret and restarts a pod expects
 /// the new value.
 pub const NEW_LATEST: Duration = Duration::from_secs(10);
 /// Maximum time since a `vN` in a new volume was confirmed, so that a revoked permission or a deleted
@@ -32,8 +32,8 @@ pub fn versions(
     cache: &SecretCache,
 ) -> Vec<Option<Duration>> {
     let known = mounted.map(|record| &*record.keys);
-    let all = known == Some(keys);
-    let is_mounted = |key: &CacheKey| all || known.is_some_and(|known| known.contains(key));
+    let same_keys = known == Some(keys);
+    let is_mounted = |key: &CacheKey| same_keys || known.is_some_and(|known| known.contains(key));
     let max_age = |key: &CacheKey| match (&key.selector, is_mounted(key)) {
         (VersionSelector::Version(_), true) => None,
         (VersionSelector::Version(_), false) => Some(NEW_VERSION),

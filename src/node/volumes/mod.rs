@@ -1,6 +1,6 @@
 //! The volumes that this node has mounted: what is in them, and whether they are outdated.
 
-mod drift;
+mod changes;
 pub mod freshness;
 mod record;
 mod registry;

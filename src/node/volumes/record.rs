@@ -1,4 +1,4 @@
-//! What is recorded about a mounted volume.
+//! What the provider remembers of the last Mount of a volume.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +19,19 @@ pub struct VolumeId {
     pub target_path: String,
 }
 
-/// Distinguishes the parameters of a class from earlier ones, within this process.
+/// A hash of the parameters with which a volume is mounted, which an edit of the class changes. Comparable
+/// only within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SettingsHash(pub(super) u64);
 
-/// What a volume received of an object.
+/// What a volume received for an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivered {
     /// A version from the primary region.
     Version(VersionStamp),
     /// Nothing: an optional object that did not exist.
     Nothing,
-    /// A version from the failover region, which is not compared.
+    /// A version from the failover region, which is never compared with the cached one.
     Failover,
 }
 
@@ -51,7 +52,7 @@ impl Delivered {
 pub struct MountRecord {
     /// The pod.
     pub pod: PodRef,
-    /// The parameters of the class, as mounted.
+    /// The parameters with which it was mounted.
     pub settings: SettingsHash,
     /// How old `latest` may be in the volume.
     pub interval: Duration,
@@ -59,8 +60,8 @@ pub struct MountRecord {
     pub caller: Arc<Caller>,
     /// The cache keys of its objects.
     pub keys: Arc<[CacheKey]>,
-    /// What the volume received of each object, in the order of `keys`.
+    /// What the volume received for each object, in the order of `keys`.
     pub delivered: Arc<[Delivered]>,
-    /// Keys that the pod brings.
+    /// The access keys that the pod brings.
     pub publish_secret: Option<Arc<PublishSecret>>,
 }

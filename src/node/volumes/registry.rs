@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::drift::changes;
+use super::changes::changes;
 use super::record::{MountRecord, SettingsHash, VolumeId};
 use crate::cache::{CacheKey, SecretCache};
 use crate::class::parameters::Parameters;
@@ -25,12 +25,12 @@ const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drift(u64);
 
-/// A Mount that failed, as far as the volume is concerned.
+/// A failed Mount of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MountFailure {
-    /// Its category.
+    /// The category of the failure.
     pub reason: &'static str,
-    /// Whether it may resolve by itself.
+    /// Whether a later Mount may succeed without an edit.
     pub is_transient: bool,
 }
 
@@ -39,13 +39,13 @@ pub struct MountFailure {
 pub struct MountChange {
     /// Whether the volume was not mounted before.
     pub is_new: bool,
-    /// What moved, as `"name" v1 → v2`.
+    /// The secrets whose version changed, as `"name" v1 → v2`.
     pub changes: Vec<String>,
 }
 
 struct MountedVolume {
     record: Arc<MountRecord>,
-    /// When the driver last requested it.
+    /// When the driver last called Mount for it.
     requested: Instant,
     failing: Option<FailingVolume>,
     /// Whether a nudge is in flight: one at a time, because the driver does not lock volumes.
@@ -68,16 +68,16 @@ type ClassName = (String, String);
 #[derive(Default)]
 struct RegistryState {
     volumes: HashMap<VolumeId, MountedVolume>,
-    /// The keys that the pods of a class share.
+    /// The cache keys that the pods of a class share.
     shared_keys: HashMap<ClassName, Arc<[CacheKey]>>,
-    /// Changes whenever the keys in use may have changed.
+    /// Changes whenever the cache keys in use may have changed.
     generation: u64,
     /// Volumes that were nudged recently, by the UID of their pod: a nudge may reach the driver after kubelet
     /// has unmounted the volume.
     nudged: HashMap<String, HashMap<VolumeId, Instant>>,
 }
 
-/// The registry.
+/// The volumes mounted on this node.
 #[derive(Default)]
 pub struct Volumes {
     state: Mutex<RegistryState>,
@@ -85,7 +85,7 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    /// Distinguishes these parameters from others, within this process.
+    /// The hash of these parameters.
     pub fn settings(&self, parameters: &Parameters) -> SettingsHash {
         let hashed = (&parameters.objects, &parameters.protected);
         SettingsHash(self.hasher.hash_one(hashed))
@@ -93,7 +93,7 @@ impl Volumes {
 
     // Mounts.
 
-    /// Records that the driver requested a volume.
+    /// Records that the driver called Mount for a volume.
     pub fn note_request(&self, id: &VolumeId) {
         if let Some(volume) = self.state().volumes.get_mut(id) {
             volume.requested = Instant::now();
@@ -127,10 +127,10 @@ impl Volumes {
             state.share(class, record.keys)
         };
         let changes = changes(&old, &record);
-        let same = Arc::ptr_eq(&old.keys, &record.keys)
+        let same_use = Arc::ptr_eq(&old.keys, &record.keys)
             && old.interval == record.interval
             && old.caller.credentials.identity() == record.caller.credentials.identity();
-        if !same {
+        if !same_use {
             state.generation += 1;
         }
         if let Some(volume) = state.volumes.get_mut(&id) {
@@ -144,8 +144,8 @@ impl Volumes {
         }
     }
 
-    /// Records a failed Mount. For a volume that is mounted, whose failure the driver hides, returns its
-    /// pod and how long it has been failing, unless that was reported recently.
+    /// Records a failed Mount. The driver hides the failures of a volume that is mounted already: for such a
+    /// volume, returns its pod and how long its Mounts have been failing, unless a recent call returned that.
     pub fn record_failure(
         &self,
         id: &VolumeId,
@@ -162,11 +162,11 @@ impl Volumes {
             failure,
             settings,
         });
-        let is_news = failing.since == now
+        let is_new = failing.since == now
             || (failing.failure.reason, failing.settings) != (failure.reason, settings)
             || now.duration_since(failing.reported) >= REPORT_AGAIN_AFTER;
         (failing.failure, failing.settings) = (failure, settings);
-        is_news.then(|| {
+        is_new.then(|| {
             failing.reported = now;
             (volume.record.pod.clone(), now.duration_since(failing.since))
         })
@@ -207,7 +207,7 @@ impl Volumes {
         found.into_values().collect()
     }
 
-    /// How a volume is outdated, if it is. `settings` are those of its class now.
+    /// How a volume is outdated, if it is. `settings` are the current ones of its class, if they are known.
     pub fn drift(
         &self,
         id: &VolumeId,
@@ -226,11 +226,11 @@ impl Volumes {
     pub fn failure(&self, id: &VolumeId, settings: Option<SettingsHash>) -> Option<MountFailure> {
         let state = self.state();
         let failing = state.volumes.get(id)?.failing.as_ref()?;
-        let same = settings.is_none_or(|wanted| wanted == failing.settings);
-        same.then_some(failing.failure)
+        let same_settings = settings.is_none_or(|wanted| wanted == failing.settings);
+        same_settings.then_some(failing.failure)
     }
 
-    /// When the driver last requested a volume.
+    /// When the driver last called Mount for a volume.
     pub fn last_request(&self, id: &VolumeId) -> Option<Instant> {
         let state = self.state();
         state.volumes.get(id).map(|volume| volume.requested)
@@ -252,28 +252,28 @@ impl Volumes {
         }
     }
 
-    /// Leaves an outdated volume to kubelet until it is outdated in another way.
+    /// Leaves a volume to kubelet as long as it has this drift.
     pub fn abandon(&self, id: &VolumeId, drift: Drift) {
         if let Some(volume) = self.state().volumes.get_mut(id) {
             volume.abandoned = Some(drift);
         }
     }
 
-    /// Whether the volume was left to kubelet while outdated in this way.
+    /// Whether a volume with this drift was left to kubelet.
     pub fn is_abandoned(&self, id: &VolumeId, drift: Drift) -> bool {
         let state = self.state();
         let volume = state.volumes.get(id);
         volume.is_some_and(|volume| volume.abandoned == Some(drift))
     }
 
-    /// Records that the volume is up to date.
-    pub fn is_up_to_date(&self, id: &VolumeId) {
+    /// Records that the volume is up to date, so that the next drift is not left to kubelet.
+    pub fn mark_up_to_date(&self, id: &VolumeId) {
         if let Some(volume) = self.state().volumes.get_mut(id) {
             volume.abandoned = None;
         }
     }
 
-    /// Records that the driver is about to be called for a volume.
+    /// Records that a call of the driver for a volume is about to start.
     pub fn note_nudge(&self, id: &VolumeId) {
         self.state()
             .nudged
@@ -308,7 +308,7 @@ impl Volumes {
         state.generation += 1;
     }
 
-    /// Forgets volumes without a request for `age`, except those of pods that exist.
+    /// Forgets volumes without a request for `age`, except those whose pod `exists`.
     pub fn prune(&self, age: Duration, exists: impl Fn(&str) -> bool) {
         let now = Instant::now();
         let mut state = self.state();

@@ -273,7 +273,7 @@ async fn a_failing_poll_is_reported_once() {
     assert_eq!(version(&cluster.revision("a").unwrap()), version(&revision));
     assert_eq!(cluster.calls("ShowSecretVersion").await, 0);
     assert!(pods.iter().all(|pod| read(pod, "a") == "one"));
-    let events = cluster.told("SecretRotationFailed");
+    let events = cluster.events_with_reason("SecretRotationFailed");
     assert_eq!(events.len(), 3, "the class and two pods: {events:?}");
     assert_eq!(
         cluster

@@ -1,9 +1,12 @@
-//! Compares what a volume contains with what it should contain.
+//! Compares two Mounts of a volume, for the Event `SecretRotated`.
+
+use std::sync::Arc;
 
 use super::record::{Delivered, MountRecord};
-/// What changed between two Mounts of a volume, as `"name" v1 → v2`. A class lists a secret once.
+
+/// The secrets whose version changed between two Mounts, as `"name" v1 → v2`. A class lists a secret once.
 pub(super) fn changes(old: &MountRecord, new: &MountRecord) -> Vec<String> {
-    if old.delivered == new.delivered && std::sync::Arc::ptr_eq(&old.keys, &new.keys) {
+    if old.delivered == new.delivered && Arc::ptr_eq(&old.keys, &new.keys) {
         return Vec::new();
     }
     let mut found = Vec::new();
