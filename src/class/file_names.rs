@@ -116,15 +116,59 @@ pub fn clashes<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<Clash> {
 /// Why `text` is not a valid mode.
 pub fn mode(text: &str) -> Result<u32, String> {
     let rule = "use three or four octal digits with a read bit, such as \"0640\"";
+    let hint = decimal_hint(text);
     if !(3..=4).contains(&text.len()) || !text.bytes().all(|b| (b'0'..=b'7').contains(&b)) {
-        return Err(format!("{text:?} is not a file mode: {rule}"));
+        return Err(format!("{text:?} is not a file mode: {rule}{hint}"));
     }
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode > 0o777 => Err(format!(
             "{text:?} sets special bits, which the driver does not support: {rule}"
         )),
         Ok(mode) if mode & 0o444 == 0 => Err(format!("{text:?} lets nobody read the file: {rule}")),
+        Ok(mode) if !owner_may_most(mode) => Err(format!(
+            "{text:?} lets group or others do what the owner may not: {rule}{hint}"
+        )),
         Ok(mode) => Ok(mode),
         Err(_) => Err(format!("{text:?} is not a file mode: {rule}")),
+    }
+}
+
+/// Whether group and others may do nothing that the owner may not. Anything else is a mistake, most often a
+/// mode in decimal.
+fn owner_may_most(mode: u32) -> bool {
+    let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+    (group | others) & !owner == 0
+}
+
+/// A hint for modes in decimal, as JSON manifests have them for the volumes of pods: 256 is 0400.
+fn decimal_hint(text: &str) -> String {
+    match text.parse::<u32>() {
+        Ok(mode) if (1..=0o777).contains(&mode) && mode & 0o444 != 0 && owner_may_most(mode) => {
+            format!("; {text} in decimal is \"{mode:04o}\"")
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_with_which_others_may_more_than_the_owner_are_rejected() {
+        for good in ["0400", "440", "0640", "0755", "0777", "0500", "0744"] {
+            assert_eq!(mode(good), Ok(u32::from_str_radix(good, 8).unwrap()));
+        }
+        for (bad, hint) in [
+            ("256", "\"0400\""),
+            ("420", "\"0644\""),
+            ("292", "\"0444\""),
+            ("0044", "owner"),
+            ("0466", "owner"),
+            ("0246", "owner"),
+        ] {
+            let why = mode(bad).unwrap_err();
+            assert!(why.contains(hint), "{why}");
+        }
     }
 }

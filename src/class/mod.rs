@@ -4,6 +4,7 @@
 //! Used by a Mount, by the controller's plan and by `lint`. Makes no network calls.
 
 pub mod file_names;
+pub mod jmespath;
 mod jmespath_cost;
 pub mod objects;
 pub mod parameters;

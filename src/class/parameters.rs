@@ -31,6 +31,32 @@ pub const PARAMETERS: [&str; 1 + PROTECTED.len()] = {
     all
 };
 
+/// Whether an unknown parameter asks for an identity, as `useWorkloadCred`, `authType` and
+/// `credentialsSecretName` do in classes for other providers and releases. If it were ignored, the pod would get
+/// its secrets with another identity than its owner chose.
+pub fn asks_for_identity(name: &str, value: &str) -> bool {
+    const PARTS: [&str; 10] = [
+        "auth",
+        "cred",
+        "identit",
+        "agency",
+        "role",
+        "token",
+        "accesskey",
+        "secretkey",
+        "impersonat",
+        "assume",
+    ];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = name.to_ascii_lowercase();
+    let is_off = value.trim().is_empty() || value.trim().eq_ignore_ascii_case("false");
+    !is_off && name != "author" && PARTS.iter().any(|part| name.contains(part))
+}
+
+/// The message for a parameter that [`asks_for_identity`].
+pub const UNSUPPORTED_IDENTITY: &str = "asks for an identity that this release does not support: remove it, and \
+     choose the identity with credentials or nodePublishSecretRef";
+
 /// The parameters of a SecretProviderClass, overlaid by the pod's volumeAttributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parameters {

@@ -82,7 +82,7 @@ pub struct ValueArgs {
 pub enum Action {
     /// Create a secret; the value becomes v1
     Create {
-        /// Name: 1 to 64 letters, digits, _ or -
+        /// Name: 1 to 64 letters, digits, ., _ or -
         name: String,
         /// The value
         #[command(flatten)]

@@ -24,8 +24,8 @@ pub use client::{Caller, Cloud};
 pub use config::CloudConfig;
 pub use credentials::{AccessKeys, Credentials, Identity, Source};
 pub use csms::{
-    Csms, NewSecret, Secret, SecretValue, SecretVersion, Stage, VersionMetadata, VersionSelector,
-    version_number,
+    Csms, NAME_RULE, NewSecret, Secret, SecretValue, SecretVersion, Stage, VersionMetadata,
+    VersionSelector, is_valid_name, version_number,
 };
 pub use error::{ApiError, ErrorKind};
 pub use region::Region;

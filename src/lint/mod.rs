@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::class::objects::{Content, Objects, Problem};
-use crate::class::parameters::{PARAMETERS, PROTECTED};
+use crate::class::parameters::{PARAMETERS, PROTECTED, UNSUPPORTED_IDENTITY, asks_for_identity};
 use crate::class::resolver::check_parameter;
 use crate::class::suggestion::nearest;
 use crate::cloud::Region;
@@ -215,6 +215,9 @@ impl Report {
             }
         } else if let Some(near) = nearest(&key.value, &PARAMETERS).filter(|n| *n != key.value) {
             let reason = format!("unknown parameter; did you mean {near}?");
+            self.find(file, key.line, Severity::Error, place, reason);
+        } else if asks_for_identity(&key.value, &value.value) {
+            let reason = UNSUPPORTED_IDENTITY.to_owned();
             self.find(file, key.line, Severity::Error, place, reason);
         } else if key.value != "objects" {
             let reason = format!(

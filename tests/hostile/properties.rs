@@ -36,7 +36,7 @@ proptest! {
     }
 
     #[test]
-    fn valid_lists_are_accepted(names in prop::collection::btree_set("[a-zA-Z0-9_-]{1,64}", 1..20)) {
+    fn valid_lists_are_accepted(names in prop::collection::btree_set("[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,63}", 1..20)) {
         let text: String = names
             .iter()
             .map(|name| format!("- {{objectName: \"{name}\", objectType: csms, objectVersion: v3, objectAlias: \"d/{name}\"}}\n"))

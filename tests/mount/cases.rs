@@ -62,6 +62,110 @@ pub(crate) const CASES: &[Case] = &[
         expect: Files(&[("stage-a", 0o644, b"one")]),
     },
     Case {
+        name: "dots",
+        secrets: &[("shop.prod.db", &[Text("one")]), (".hidden_-", &[Text("two")])],
+        objects: "- {objectName: shop.prod.db, objectType: csms, objectVersion: latest}\n\
+                  - {objectName: .hidden_-, objectType: csms, objectVersion: v1}",
+        allowed: &["shop.prod.db", ".hidden_-"],
+        expect: Files(&[(".hidden_-", 0o644, b"two"), ("shop.prod.db", 0o644, b"one")]),
+    },
+    Case {
+        name: "two-dots",
+        secrets: &[("..a", &[Text("one")])],
+        objects: "- {objectName: ..a, objectType: csms, objectVersion: v1}",
+        allowed: &["..a"],
+        expect: Fails(Code::InvalidArgument, &["must not start with ..", "set objectAlias"]),
+    },
+    Case {
+        name: "leading-zero",
+        secrets: &[],
+        objects: "- {objectName: leading-zero-a, objectType: csms, objectVersion: v01}",
+        allowed: &["leading-zero-a"],
+        expect: Fails(Code::InvalidArgument, &["objectVersion", "did you mean v1?"]),
+    },
+    Case {
+        name: "documents",
+        secrets: &[("documents-a", &[Text("one")])],
+        objects: "---\n- {objectName: documents-a, objectType: csms, objectVersion: v1}\n---\n",
+        allowed: &["documents-a"],
+        expect: Files(&[("documents-a", 0o644, b"one")]),
+    },
+    Case {
+        name: "two-documents",
+        secrets: &[],
+        objects: "- {objectName: a, objectType: csms, objectVersion: v1}\n---\n\
+                  - {objectName: b, objectType: csms, objectVersion: v1}",
+        allowed: &["a", "b"],
+        expect: Fails(Code::InvalidArgument, &["line 3", "second YAML document"]),
+    },
+    Case {
+        name: "decimal-mode",
+        secrets: &[],
+        objects: "- {objectName: decimal-mode-a, objectType: csms, objectVersion: v1, filePermission: 256}",
+        allowed: &["decimal-mode-a"],
+        expect: Fails(Code::InvalidArgument, &["filePermission", "256 in decimal is \"0400\""]),
+    },
+    Case {
+        name: "exact-numbers",
+        secrets: &[(
+            "exact-numbers-a",
+            &[Text(
+                "{\"a\":1234567890123456789,\"b\":1234567890123456788,\"c\":1.10,\"d\":1E400,\"e\":-5}",
+            )],
+        )],
+        objects: "- objectName: exact-numbers-a\n  objectType: csms\n  objectVersion: v1\n  objectAlias: all\n  \
+                  jmesPath:\n  - {path: a, objectAlias: a}\n  - {path: 'to_string(c)', objectAlias: c}\n  \
+                  - {path: d, objectAlias: d}\n  - {path: 'abs(e)', objectAlias: e}\n  \
+                  - {path: 'floor(b)', objectAlias: b}",
+        allowed: &["exact-numbers-a"],
+        expect: Files(&[
+            ("a", 0o644, b"1234567890123456789"),
+            (
+                "all",
+                0o644,
+                b"{\"a\":1234567890123456789,\"b\":1234567890123456788,\"c\":1.10,\"d\":1E400,\"e\":-5}",
+            ),
+            ("b", 0o644, b"1234567890123456788"),
+            ("c", 0o644, b"1.10"),
+            ("d", 0o644, b"1E400"),
+            ("e", 0o644, b"5"),
+        ]),
+    },
+    Case {
+        name: "binary-json",
+        secrets: &[("binary-json-a", &[Binary(b"\xef\xbb\xbf{\"a\":\"x\"}")])],
+        objects: "- {objectName: binary-json-a, objectType: csms, objectVersion: v1, objectAlias: all, \
+                  jmesPath: [{path: a, objectAlias: a}]}",
+        allowed: &["binary-json-a"],
+        expect: Files(&[
+            ("a", 0o644, b"x"),
+            ("all", 0o644, b"\xef\xbb\xbf{\"a\":\"x\"}"),
+        ]),
+    },
+    Case {
+        name: "null-key",
+        secrets: &[("null-key-a", &[Text("{\"a\":null,\"b\":\"x\"}")])],
+        objects: "- {objectName: null-key-a, objectType: csms, objectVersion: v1, allKeys: true}",
+        allowed: &["null-key-a"],
+        expect: Fails(Code::NotFound, &["allKeys", "key number 1", "is null", "optional"]),
+    },
+    Case {
+        name: "null-key-optional",
+        secrets: &[("null-key-optional-a", &[Text("\u{feff}{\"a\":null,\"b\":\"x\"}")])],
+        objects: "- {objectName: null-key-optional-a, objectType: csms, objectVersion: v1, allKeys: true, \
+                  optional: true}",
+        allowed: &["null-key-optional-a"],
+        expect: Files(&[("b", 0o644, b"x")]),
+    },
+    Case {
+        name: "dotted-key",
+        secrets: &[("dotted-key-a", &[Text("{\"ca.crt\":\"x\"}")])],
+        objects: "- {objectName: dotted-key-a, objectType: csms, objectVersion: v1, objectAlias: all, \
+                  jmesPath: [{path: ca.crt, objectAlias: ca}]}",
+        allowed: &["dotted-key-a"],
+        expect: Fails(Code::NotFound, &["\"ca.crt\" matches nothing", "needs quotes"]),
+    },
+    Case {
         name: "add-on",
         secrets: &[("add-on-a", &[Text("x")])],
         objects: "- objectName: \"add-on-a\"\n  objectVersion: \"latest\"\n  objectAlias: \"app-secret\"\n  objectType: \"csms\"\n",

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::rules::{check_files, check_names, compile, encoding, secret_name, version_rule};
+use super::rules::{check_files, check_names, encoding, secret_name, version_rule};
 use super::types::{
     Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object, Problem,
 };
 use super::yaml::{self, RawExtract, RawObject, Text};
 use crate::class::file_names;
+use crate::class::jmespath::JmesPath;
 use crate::class::suggestion::unknown_field;
 use crate::cloud::VersionSelector;
 
@@ -165,6 +166,15 @@ impl<'a> Check<'a> {
                 "cannot be combined with jmesPath: use one of them",
             );
         }
+        if let (Some(name), None, false) = (&name, &raw.alias, all_keys)
+            && let Err(why) = file_names::check(name)
+        {
+            self.fault(
+                self.line,
+                "objectName",
+                format!("{why}: set objectAlias to another file name"),
+            );
+        }
         if self.problems.len() > before {
             return None;
         }
@@ -234,7 +244,7 @@ impl<'a> Check<'a> {
                 "missing: set it to the name of the file",
             );
         }
-        let expression = self.field("jmesPath.path", raw.path.as_ref(), compile);
+        let expression = self.field("jmesPath.path", raw.path.as_ref(), JmesPath::compile);
         let path = self.field("jmesPath.objectAlias", raw.alias.as_ref(), |alias| {
             file_names::check(alias).map(|()| alias.to_owned())
         });

@@ -10,6 +10,5 @@ mod yaml;
 
 pub use list::Objects;
 pub use types::{
-    Content, Encoding, Extract, MAX_EXTRACTS, MAX_JMESPATH_BYTES, MAX_OBJECTS, MAX_OBJECTS_BYTES,
-    Object, Problem,
+    Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object, Problem,
 };

@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 
-use jpx_core::Expression;
-
-use super::types::{Content, Encoding, MAX_JMESPATH_BYTES, Object, Problem};
+use super::types::{Content, Encoding, Object, Problem};
 use super::yaml::RawObject;
 use crate::class::file_names;
-use crate::class::jmespath_cost;
-use crate::cloud::VersionSelector;
+use crate::cloud::{NAME_RULE, VersionSelector, is_valid_name};
 
 /// The add-on's rule: no objectName twice, and no alias equal to any other name or alias, nor to
 /// its own object's name. Source: Huawei's CCE user guide, page cce_10_0370.
@@ -79,16 +76,12 @@ pub(super) fn check_files(objects: &[Object], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Names of secrets and stages. Source: CSMS API, CreateSecret.
+/// Names of secrets and stages.
 pub(super) fn secret_name(name: &str) -> Result<String, String> {
-    let fits = (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if fits {
+    if is_valid_name(name) {
         Ok(name.to_owned())
     } else {
-        Err("must be 1 to 64 letters, digits, _ or -".into())
+        Err(format!("must be {NAME_RULE}"))
     }
 }
 
@@ -97,13 +90,16 @@ pub(super) fn version_rule(version: &str) -> Result<VersionSelector, String> {
         return Ok(VersionSelector::Latest);
     }
     let digits = version.strip_prefix('v').unwrap_or("");
-    if (1..=10).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
+    if (1..=10).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with('0')
+    {
         return Ok(VersionSelector::Version(version.to_owned()));
     }
-    let hint = if !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()) {
-        format!("; did you mean v{version}?")
-    } else {
-        String::new()
+    let number = version.strip_prefix(['v', 'V']).unwrap_or(version);
+    let hint = match number.parse::<u32>() {
+        Ok(number) if number > 0 => format!("; did you mean v{number}?"),
+        _ => String::new(),
     };
     Err(format!(
         "{version:?} is neither latest nor a version such as v1{hint}"
@@ -119,32 +115,4 @@ pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
             "unknown encoding {other:?}: use utf-8, base64 or hex"
         )),
     }
-}
-
-pub(super) fn compile(expression: &str) -> Result<Expression<'static>, String> {
-    if expression.len() > MAX_JMESPATH_BYTES {
-        return Err(format!(
-            "expression too long: {} bytes (limit {MAX_JMESPATH_BYTES})",
-            expression.len()
-        ));
-    }
-    let compiled = jpx_core::compile(expression).map_err(|error| {
-        let hint = if expression.contains('-') && !expression.contains('"') {
-            "; a key with a hyphen needs quotes: '\"my-key\"'"
-        } else {
-            ""
-        };
-        format!(
-            "invalid JMESPath expression (column {}): {}{hint}",
-            error.column() + 1,
-            error.reason
-        )
-    })?;
-    if jmespath_cost::expansion_factor(compiled.as_ast()) > jmespath_cost::MAX_EXPANSION {
-        return Err(format!(
-            "the expression could copy the secret more than {} times: split it into several items",
-            jmespath_cost::MAX_EXPANSION
-        ));
-    }
-    Ok(compiled)
 }

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use jpx_core::Expression;
-
+use crate::class::jmespath::JmesPath;
 use crate::cloud::VersionSelector;
 
 /// Maximum size of `objects`, in bytes.
@@ -12,8 +11,6 @@ pub const MAX_OBJECTS_BYTES: usize = 256 * 1024;
 pub const MAX_OBJECTS: usize = 200;
 /// Maximum number of `jmesPath` items of one object.
 pub const MAX_EXTRACTS: usize = 200;
-/// Longest JMESPath expression, in bytes: keeps its parser far from the end of the stack.
-pub const MAX_JMESPATH_BYTES: usize = 512;
 
 /// How the text of a secret becomes the bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +27,7 @@ pub enum Encoding {
 #[derive(Clone)]
 pub struct Extract {
     /// The compiled expression.
-    pub expression: Expression<'static>,
+    pub expression: JmesPath,
     /// File that receives the result.
     pub path: String,
     /// Mode of that file, if it differs from the object's.

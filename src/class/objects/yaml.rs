@@ -98,7 +98,8 @@ pub(super) struct YamlError {
 /// serde-saphyr's own limits stop alias bombs, deep nesting and repeated keys.
 pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, YamlError> {
     let options: Options = serde_saphyr::options! { with_snippet: false };
-    let list: Option<Vec<Spanned<RawObject>>> = serde_saphyr::from_str_with_options(text, options)
+    type Document = Option<Vec<Spanned<RawObject>>>;
+    let documents: Vec<Document> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| YamlError {
             line: error.location().map_or(0, |l| l.line()),
             reason: format!(
@@ -106,8 +107,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, YamlError> {
                 one_line(&error.to_string())
             ),
         })?;
+    // A trailing `---` begins another document, which is empty.
+    let mut lists = documents.into_iter().flatten();
+    let list = lists.next().unwrap_or_default();
+    if let Some(line) = lists.flatten().map(|item| item.referenced.line()).next() {
+        return Err(YamlError {
+            line,
+            reason: "a second YAML document: put all objects into one list, without ---".to_owned(),
+        });
+    }
     Ok(list
-        .unwrap_or_default()
         .into_iter()
         .map(|item| RawObject {
             line: item.referenced.line(),

@@ -3,6 +3,7 @@
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
+use super::name::{NAME_RULE, is_valid_name};
 use super::types::SecretValue;
 use crate::cloud::error::{ApiError, ErrorKind};
 use crate::util::secret_bytes::SecretBytes;
@@ -49,42 +50,30 @@ pub(super) fn body(
     Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
 }
 
-/// Names of secrets and stages: `[a-zA-Z0-9_-]{1,64}`.
+/// Checks the name of a secret or stage.
 pub(super) fn check_name(operation: &'static str, what: &str, text: &str) -> Result<(), ApiError> {
-    check(
-        operation,
-        what,
-        text,
-        "a-z, A-Z, 0-9, _ and -",
-        |_, byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte),
-    )
-}
-
-/// Version IDs: `[a-zA-Z0-9][a-zA-Z0-9-_.]{0,63}`.
-pub(super) fn check_version(operation: &'static str, text: &str) -> Result<(), ApiError> {
-    let rule = "a-z, A-Z, 0-9, _, - and . after a letter or digit";
-    check(operation, "version", text, rule, |at, byte| {
-        byte.is_ascii_alphanumeric() || (at > 0 && b"_-.".contains(&byte))
-    })
-}
-
-fn check(
-    operation: &'static str,
-    what: &str,
-    text: &str,
-    rule: &str,
-    good: impl Fn(usize, u8) -> bool,
-) -> Result<(), ApiError> {
-    let fits = (1..=64).contains(&text.len());
-    if fits && text.bytes().enumerate().all(|(at, byte)| good(at, byte)) {
+    if is_valid_name(text) {
         return Ok(());
     }
+    Err(invalid_text(operation, what, text, NAME_RULE))
+}
+
+/// Checks a version ID: `[a-zA-Z0-9][a-zA-Z0-9-_.]{0,63}`.
+pub(super) fn check_version(operation: &'static str, text: &str) -> Result<(), ApiError> {
+    let is_valid = |(at, byte): (usize, u8)| {
+        byte.is_ascii_alphanumeric() || (at > 0 && b"_-.".contains(&byte))
+    };
+    if (1..=64).contains(&text.len()) && text.bytes().enumerate().all(is_valid) {
+        return Ok(());
+    }
+    let rule = "1 to 64 letters, digits, ., _ or -, beginning with a letter or digit";
+    Err(invalid_text(operation, "version", text, rule))
+}
+
+fn invalid_text(operation: &'static str, what: &str, text: &str, rule: &str) -> ApiError {
     let shown: String = text.chars().take(64).collect();
-    Err(ApiError::local(
-        operation,
-        ErrorKind::Invalid,
-        format!("{what} {shown:?} must be 1 to 64 characters of {rule}"),
-    ))
+    let message = format!("{what} {shown:?} must be {rule}");
+    ApiError::local(operation, ErrorKind::Invalid, message)
 }
 
 #[cfg(test)]

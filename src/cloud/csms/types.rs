@@ -38,7 +38,7 @@ pub struct Secret {
 /// A secret to create.
 #[derive(Clone, Debug)]
 pub struct NewSecret {
-    /// `[a-zA-Z0-9_-]{1,64}`.
+    /// See [`is_valid_name`](super::is_valid_name).
     pub name: String,
     /// The KMS key that encrypts it; CSMS's default key if `None`.
     pub kms_key_id: Option<String>,

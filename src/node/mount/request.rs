@@ -9,9 +9,12 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
+use zeroize::Zeroizing;
 
 use super::error::{MountError, Reason};
-use crate::class::parameters::{PARAMETERS, PROTECTED, Parameters};
+use crate::class::parameters::{
+    PARAMETERS, PROTECTED, Parameters, UNSUPPORTED_IDENTITY, asks_for_identity,
+};
 use crate::class::suggestion::nearest;
 use crate::kube::PodRef;
 use crate::node::pod_credentials::PublishSecret;
@@ -85,6 +88,12 @@ impl Request {
                 )));
             }
         }
+        if let Some(name) = attributes.identity {
+            return Err(invalid(format!(
+                "SecretProviderClass {:?}: parameter {name:?} {UNSUPPORTED_IDENTITY}",
+                attributes.class
+            )));
+        }
         Ok(Self {
             publish_secret: PublishSecret::parse(&message.secrets)?.map(Arc::new),
             pod: attributes.pod,
@@ -145,6 +154,8 @@ struct Attributes {
     class: String,
     parameters: Parameters,
     repeated: Option<String>,
+    /// An unknown parameter that asks for an identity.
+    identity: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Attributes {
@@ -191,10 +202,14 @@ impl Attributes {
             "objects" => self.parameters.objects = Some(map.next_value()?),
             _ => {
                 // Skip the value without a copy, because some values contain tokens.
-                map.next_value::<IgnoredAny>()?;
-                if !key.contains('/') && key != "providerName" {
-                    self.parameters.unknown.push(key.to_owned());
+                if key.contains('/') || key == "providerName" {
+                    map.next_value::<IgnoredAny>()?;
+                    return Ok(());
                 }
+                if asks_for_identity(key, &map.next_value::<Zeroizing<String>>()?) {
+                    self.identity.get_or_insert_with(|| key.to_owned());
+                }
+                self.parameters.unknown.push(key.to_owned());
             }
         }
         Ok(())
@@ -263,6 +278,32 @@ mod tests {
         assert!(error.message.contains("did you mean region?"), "{error}");
         let request = parse(r#"{"somethingOfTheUser":"x"}"#, "null").unwrap();
         assert_eq!(request.parameters.unknown, ["somethingOfTheUser"]);
+    }
+
+    #[test]
+    fn parameters_that_ask_for_an_unsupported_identity_are_rejected() {
+        for name in [
+            "useWorkloadCred",
+            "authType",
+            "credentialsSecretName",
+            "usePodIdentity",
+            "assumeRoleArn",
+            "agency_name",
+            "accessKey",
+        ] {
+            let with = |value| {
+                parse(
+                    &format!(r#"{{"secretProviderClass":"c","{name}":"{value}"}}"#),
+                    "null",
+                )
+            };
+            let error = with("true").expect_err(name);
+            assert_eq!(error.reason, Reason::Invalid);
+            assert!(error.message.contains(name), "{error}");
+            for off in ["", "false", "False"] {
+                assert!(with(off).is_ok(), "{name}: {off}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::error::{MountError, ObjectError, Reason};
 use super::fetch::FetchedObject;
 use super::json_numbers::NumberLiterals;
 use crate::class::file_names;
+use crate::class::jmespath;
 use crate::class::objects::{Content, Encoding, Object};
 use crate::cloud::SecretValue;
 use crate::util::secret_bytes::SecretBytes;
@@ -17,6 +18,8 @@ use crate::util::secret_bytes::SecretBytes;
 const MAX_RESPONSE: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// Bytes of the response per file in addition to paths and contents: tags, lengths, mode, version.
 const FILE_OVERHEAD: usize = 64;
+/// Some editors write it at the beginning of a UTF-8 file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The room that is left in a volume, in bytes.
 ///
@@ -131,22 +134,26 @@ pub fn select_object(
             let json = SecretJson::parse(value).map_err(|m| failure("jmesPath", m))?;
             for extract in extracts {
                 let expression = extract.expression.as_str();
-                // The error's message may quote the value, so only its kind is reported.
-                let result = extract.expression.search(&json.value.0).map_err(|error| {
-                    let why = runtime_reason(&error.reason);
+                let result = extract.expression.search(&json.value.0, json.size);
+                let result = result.map(ZeroizedJson).map_err(|why| {
                     failure(
                         "jmesPath",
                         format!("{expression:?} cannot be evaluated: {why}"),
                     )
                 })?;
-                let result = ZeroizedJson(result);
                 if result.0.is_null() {
                     if object.optional {
                         continue;
                     }
+                    // Whether such a key exists is not told: the names of keys are part of the secret.
+                    let hint = if expression.contains('.') && !expression.contains('"') {
+                        "; a key with a dot in its name needs quotes: '\"ca.crt\"'"
+                    } else {
+                        ""
+                    };
                     let message = format!(
                         "{expression:?} matches nothing in the secret's JSON: check the names, or set \
-                         optional: true"
+                         optional: true{hint}"
                     );
                     return Err(ObjectError {
                         reason: Reason::NotFound,
@@ -184,6 +191,20 @@ pub fn select_object(
             }
             let mut files = Vec::with_capacity(keys.len());
             for (index, (key, value)) in keys.iter().enumerate() {
+                if value.is_null() {
+                    if object.optional {
+                        continue;
+                    }
+                    let message = format!(
+                        "key number {} (in alphabetical order) of the secret's JSON is null: give it a value, \
+                         or set optional: true",
+                        index + 1
+                    );
+                    return Err(ObjectError {
+                        reason: Reason::NotFound,
+                        ..failure("allKeys", message)
+                    });
+                }
                 // Keys are part of the secret, so the message gives only the position.
                 if file_names::check(key).is_err() || key.contains('/') {
                     let message = format!(
@@ -244,26 +265,33 @@ fn decode(encoding: Encoding, value: &SecretValue) -> Result<SecretBytes, String
 /// The parsed JSON of a secret.
 struct SecretJson {
     value: ZeroizedJson,
+    /// Its approximate size in memory, in bytes.
+    size: usize,
     literals: NumberLiterals,
 }
 
 impl SecretJson {
+    /// Parses text, also text that is stored as a binary secret or begins with a byte order mark.
     fn parse(value: &SecretValue) -> Result<Self, String> {
-        let SecretValue::Text(bytes) = value else {
-            return Err("the secret is binary, not JSON text".into());
-        };
+        let text = value.bytes().expose();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         // The message of serde_json quotes the value, so only the position is reported.
-        let value = serde_json::from_slice(bytes.expose())
-            .map(ZeroizedJson)
-            .map_err(|error| {
-                format!(
-                    "the secret is not JSON (line {}, column {})",
-                    error.line(),
-                    error.column()
-                )
-            })?;
-        let literals = NumberLiterals::of(bytes.expose());
-        Ok(Self { value, literals })
+        let value =
+            serde_json::from_slice(text)
+                .map(ZeroizedJson)
+                .map_err(|error| match value {
+                    SecretValue::Binary(_) => "the secret is binary, and not JSON".to_owned(),
+                    SecretValue::Text(_) => format!(
+                        "the secret is not JSON (line {}, column {})",
+                        error.line(),
+                        error.column()
+                    ),
+                })?;
+        Ok(Self {
+            size: jmespath::size_of(&value.0),
+            literals: NumberLiterals::of(text),
+            value,
+        })
     }
 
     /// A string as it is; any other value as compact JSON.
@@ -290,19 +318,5 @@ fn zeroize(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(zeroize),
         Value::Object(keys) => keys.values_mut().for_each(zeroize),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-fn runtime_reason(reason: &jpx_core::ErrorReason) -> &'static str {
-    use jpx_core::{ErrorReason, RuntimeError};
-    match reason {
-        ErrorReason::Runtime(RuntimeError::UnknownFunction(_)) => "it calls an unknown function",
-        ErrorReason::Runtime(
-            RuntimeError::TooManyArguments { .. } | RuntimeError::NotEnoughArguments { .. },
-        ) => "a function has the wrong number of arguments",
-        ErrorReason::Runtime(
-            RuntimeError::InvalidType { .. } | RuntimeError::InvalidReturnType { .. },
-        ) => "a function received a value of the wrong type",
-        _ => "it fails on this value",
     }
 }

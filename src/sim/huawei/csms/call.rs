@@ -121,12 +121,16 @@ pub(super) fn ensure_enabled(secret: &EmulatedSecret) -> Result<(), ApiRejection
     }
 }
 
-/// Whether the name of a secret or stage matches `[a-zA-Z0-9_-]{1,64}`.
+/// The rule of [`valid_name`].
+pub(super) const NAME_PATTERN: &str = "^[a-zA-Z0-9._-]{1,64}$";
+
+/// Whether the name of a secret or stage matches [`NAME_PATTERN`] and can be a path segment.
 pub(super) fn valid_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
+        && ![".", ".."].contains(&name)
         && name
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// The `page_info` object of a list. A marker is the first item of the page it refers to.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{CsmsCall, ProjectSecrets, ensure_enabled, page_info, valid_name};
+use super::call::{CsmsCall, NAME_PATTERN, ProjectSecrets, ensure_enabled, page_info, valid_name};
 use super::versions::NewValue;
 use crate::sim::huawei::model::{EmulatedSecret, SecretState, uuid};
 use crate::sim::huawei::reply::{ApiRejection, ApiReply, reject};
@@ -45,7 +45,7 @@ pub(super) fn create_secret(
         return Err(reject(
             400,
             "CSMS.0002",
-            "name must match ^[a-zA-Z0-9_-]{1,64}$",
+            format!("name must match {NAME_PATTERN}"),
         ));
     }
     if create.secret_type.is_some_and(|kind| kind != "COMMON") {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{CsmsCall, ProjectSecrets, ensure_enabled, valid_name};
+use super::call::{CsmsCall, NAME_PATTERN, ProjectSecrets, ensure_enabled, valid_name};
 use super::versions::{number, version_not_found};
 use crate::sim::huawei::model::{CURRENT, MAX_STAGES, PREVIOUS};
 use crate::sim::huawei::reply::{ApiRejection, ApiReply, reject};
@@ -29,7 +29,7 @@ pub(super) fn update_stage(
 ) -> Result<ApiReply, ApiRejection> {
     let update: UpdateStageBody = call.parse()?;
     if !valid_name(call.item()) {
-        let message = "a stage must match ^[a-zA-Z0-9_-]{1,64}$";
+        let message = format!("a stage must match {NAME_PATTERN}");
         return Err(reject(400, "CSMS.0002", message));
     }
     let secret = call.secret_mut(secrets)?;

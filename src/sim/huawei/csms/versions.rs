@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{CsmsCall, ProjectSecrets, ensure_enabled, page_info, valid_name};
+use super::call::{CsmsCall, NAME_PATTERN, ProjectSecrets, ensure_enabled, page_info, valid_name};
 use crate::sim::huawei::config::LatestMeans;
 use crate::sim::huawei::model::{CURRENT, EmulatedSecret, MAX_STAGES, StoredValue};
 use crate::sim::huawei::reply::{ApiRejection, ApiReply, reject};
@@ -61,7 +61,7 @@ pub(super) fn create_version(
     let value = create.value.value()?;
     let stages = create.version_stages.unwrap_or_default();
     if stages.iter().any(|stage| !valid_name(stage)) {
-        let message = "a stage must match ^[a-zA-Z0-9_-]{1,64}$";
+        let message = format!("a stage must match {NAME_PATTERN}");
         return Err(reject(400, "CSMS.0002", message));
     }
     let secret = call.secret_mut(secrets)?;

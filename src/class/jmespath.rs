@@ -1,0 +1,324 @@
+//! The JMESPath of `jmesPath` items: exact numbers, and a bound on what an evaluation may take.
+//!
+//! The expressions are those of <https://jmespath.org/specification.html>. Numbers differ from jpx-core's: it
+//! computes with 64-bit floating-point numbers, so that `floor` of an account number would be another number.
+
+use std::sync::LazyLock;
+
+use jpx_core::functions::{Function, custom_error};
+use jpx_core::{Context, Expression, Runtime, SearchResult};
+use serde_json::{Number, Value};
+
+use super::jmespath_cost::{MAX_EXPANSION, peak_expansion};
+
+/// Longest expression, in bytes: keeps its parser far from the end of the stack.
+pub const MAX_JMESPATH_BYTES: usize = 512;
+/// Most memory that the evaluation of one expression may take, in bytes.
+const MAX_EVALUATION: usize = 16 << 20;
+/// Estimated memory of a parsed JSON value in addition to its text, in bytes.
+const VALUE_OVERHEAD: usize = 64;
+
+/// Functions whose results are numbers, or that compare numbers.
+const NUMERIC: [&str; 7] = ["abs", "avg", "ceil", "floor", "max", "min", "sum"];
+/// Functions whose results can be larger than their arguments.
+const GROWING: [&str; 2] = ["join", "to_string"];
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut runtime = Runtime::new();
+    runtime.register_builtin_functions();
+    for name in NUMERIC.into_iter().chain(GROWING) {
+        if let Some(builtin) = runtime.deregister_function(name) {
+            runtime.register_function(name, Box::new(Bounded { name, builtin }));
+        }
+    }
+    runtime
+});
+
+/// A compiled expression.
+#[derive(Clone)]
+pub struct JmesPath {
+    expression: Expression<'static>,
+    /// How many copies of the secret an intermediate result may contain.
+    expansion: usize,
+}
+
+impl JmesPath {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// Why it is not valid, or could take too much memory.
+    pub fn compile(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_JMESPATH_BYTES {
+            return Err(format!(
+                "expression too long: {} bytes (limit {MAX_JMESPATH_BYTES})",
+                text.len()
+            ));
+        }
+        let expression = RUNTIME.compile(text).map_err(|error| {
+            let reason = error.reason.to_string();
+            let reason = reason
+                .replace("nud token", "token")
+                .replace("led token", "token");
+            format!(
+                "invalid JMESPath expression (column {}): {reason}{}",
+                error.column() + 1,
+                quoting_hint(text)
+            )
+        })?;
+        let expansion = peak_expansion(expression.as_ast());
+        if expansion > MAX_EXPANSION {
+            return Err(format!(
+                "the expression could copy the secret more than {MAX_EXPANSION} times: split it into several \
+                 items"
+            ));
+        }
+        Ok(Self {
+            expression,
+            expansion: usize::try_from(expansion).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// The text of the expression.
+    pub fn as_str(&self) -> &str {
+        self.expression.as_str()
+    }
+
+    /// Evaluates the expression on `json`, which takes about `size` bytes; see [`size_of`].
+    ///
+    /// # Errors
+    /// Why it cannot be evaluated. The message contains no part of `json`.
+    pub fn search(&self, json: &Value, size: usize) -> Result<Value, &'static str> {
+        if size.saturating_mul(self.expansion) > MAX_EVALUATION {
+            return Err(
+                "it could take more than 16 MiB on this secret: split it into several items",
+            );
+        }
+        // The error's own message may quote the value.
+        self.expression
+            .search(json)
+            .map_err(|error| runtime_reason(&error.reason))
+    }
+}
+
+/// About how much memory a parsed JSON value takes, in bytes.
+pub fn size_of(json: &Value) -> usize {
+    VALUE_OVERHEAD
+        + match json {
+            Value::Null | Value::Bool(_) => 0,
+            Value::Number(number) => number.as_str().len(),
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size_of).sum(),
+            Value::Object(keys) => keys
+                .iter()
+                .map(|(key, value)| key.len() + size_of(value))
+                .sum(),
+        }
+}
+
+/// How to write a key that is not an identifier.
+fn quoting_hint(text: &str) -> &'static str {
+    if text.contains('"') {
+        ""
+    } else {
+        "; a key with other characters than letters, digits and _, or that begins with a digit, needs quotes: \
+         '\"my-key\"'"
+    }
+}
+
+fn runtime_reason(reason: &jpx_core::ErrorReason) -> &'static str {
+    use jpx_core::{ErrorReason, RuntimeError};
+    match reason {
+        ErrorReason::Runtime(RuntimeError::UnknownFunction(_)) => "it calls an unknown function",
+        ErrorReason::Runtime(
+            RuntimeError::TooManyArguments { .. } | RuntimeError::NotEnoughArguments { .. },
+        ) => "a function has the wrong number of arguments",
+        ErrorReason::Runtime(
+            RuntimeError::InvalidType { .. } | RuntimeError::InvalidReturnType { .. },
+        ) => "a function received a value of the wrong type",
+        ErrorReason::Parse(text) if text == TOO_LARGE => TOO_LARGE,
+        ErrorReason::Parse(text) if text == OUT_OF_RANGE => OUT_OF_RANGE,
+        _ => "it fails on this value",
+    }
+}
+
+const TOO_LARGE: &str = "the result of a function is too large";
+const OUT_OF_RANGE: &str = "a number is too large to compute with";
+
+/// A builtin function with exact results for whole numbers, and a bound on the size of its result.
+struct Bounded {
+    name: &'static str,
+    builtin: Box<dyn Function>,
+}
+
+impl Function for Bounded {
+    fn evaluate(&self, args: &[Value], ctx: &mut Context<'_>) -> SearchResult {
+        if let Some(result) = exact(self.name, args) {
+            return Ok(Value::Number(result));
+        }
+        if NUMERIC.contains(&self.name) && args.iter().any(is_out_of_range) {
+            return Err(custom_error(ctx, OUT_OF_RANGE));
+        }
+        if self.name == "join"
+            && let [Value::String(glue), Value::Array(items)] = args
+            && glue.len().saturating_mul(items.len()) > MAX_EVALUATION / 2
+        {
+            return Err(custom_error(ctx, TOO_LARGE));
+        }
+        match self.builtin.evaluate(args, ctx)? {
+            Value::String(text) if text.len() > MAX_EVALUATION / 2 => {
+                Err(custom_error(ctx, TOO_LARGE))
+            }
+            Value::Number(number) if matches!(self.name, "avg" | "ceil" | "floor" | "sum") => {
+                Ok(Value::Number(without_zero_fraction(number)))
+            }
+            result => Ok(result),
+        }
+    }
+}
+
+/// The result, if it can be computed on the digits.
+fn exact(name: &str, args: &[Value]) -> Option<Number> {
+    let whole = |value: &Value| -> Option<i128> {
+        let Value::Number(number) = value else {
+            return None;
+        };
+        number.as_str().parse().ok()
+    };
+    match (name, args) {
+        ("abs", [Value::Number(number)]) => {
+            let text = number.as_str();
+            text.strip_prefix('-').unwrap_or(text).parse().ok()
+        }
+        ("floor" | "ceil", [Value::Number(number)]) => {
+            let text = number.as_str();
+            let Some((integer, fraction)) = text.split_once('.') else {
+                let is_whole = text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b'-');
+                return is_whole.then(|| number.clone());
+            };
+            if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            let is_negative = integer.starts_with('-');
+            let mut result: i128 = integer.parse().ok()?;
+            if fraction.bytes().any(|byte| byte != b'0') {
+                match (name, is_negative) {
+                    ("floor", true) => result = result.checked_sub(1)?,
+                    ("ceil", false) => result = result.checked_add(1)?,
+                    _ => {}
+                }
+            }
+            result.to_string().parse().ok()
+        }
+        ("sum", [Value::Array(items)]) => {
+            let mut sum: i128 = 0;
+            for item in items {
+                sum = sum.checked_add(whole(item)?)?;
+            }
+            sum.to_string().parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Whether it is, or contains, a number that no floating-point number stands for.
+fn is_out_of_range(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_none_or(|number| !number.is_finite()),
+        Value::Array(items) => items.iter().any(is_out_of_range),
+        _ => false,
+    }
+}
+
+/// `5` for `5.0`.
+fn without_zero_fraction(number: Number) -> Number {
+    let whole = number
+        .as_str()
+        .strip_suffix(".0")
+        .and_then(|text| text.parse().ok());
+    whole.unwrap_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(expression: &str, json: &str) -> String {
+        let json: Value = serde_json::from_str(json).unwrap();
+        let path = JmesPath::compile(expression).unwrap();
+        match path.search(&json, size_of(&json)) {
+            Ok(result) => result.to_string(),
+            Err(why) => why.to_owned(),
+        }
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        for (expression, json, expected) in [
+            ("@", "1.10", "1.10"),
+            (
+                "@",
+                "1234567890123456789012345",
+                "1234567890123456789012345",
+            ),
+            ("to_string(@)", "1.10", "\"1.10\""),
+            (
+                "to_string(@)",
+                "1234567890123456789012345",
+                "\"1234567890123456789012345\"",
+            ),
+            ("floor(@)", "9007199254740993", "9007199254740993"),
+            ("floor(@)", "-9007199254740993.5", "-9007199254740994"),
+            ("floor(@)", "-0.5", "-1"),
+            ("floor(@)", "-2.0", "-2"),
+            ("ceil(@)", "9007199254740993.0001", "9007199254740994"),
+            ("ceil(@)", "1e2", "100"),
+            ("abs(@)", "-5", "5"),
+            ("abs(@)", "-1.10", "1.10"),
+            ("abs(@)", "-1e400", "1e+400"),
+            ("sum(@)", "[9007199254740993, 1, -1]", "9007199254740993"),
+            ("sum(@)", "[1.5, 1.5]", "3"),
+            ("avg(@)", "[2, 4]", "3"),
+            ("avg(@)", "[1, 2]", "1.5"),
+            ("max(@)", "[1, 3.50, 2]", "3.50"),
+            ("length(@)", "[1, 2]", "2"),
+            ("to_number(@)", "\"25.10\"", "25.10"),
+            ("sort(@)", "[2, 1.0]", "[1.0,2]"),
+        ] {
+            assert_eq!(search(expression, json), expected, "{expression} of {json}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_errors_where_they_are_computed_with() {
+        for expression in ["floor(@)", "ceil(@)", "sum([@, `1.5`])", "max([@, `1`])"] {
+            assert_eq!(search(expression, "1e400"), OUT_OF_RANGE, "{expression}");
+        }
+        assert_eq!(search("[@ == `1`, @ > `1`][0]", "1e400"), "false");
+        // Other keys of the same secret are not affected.
+        assert_eq!(search("b", r#"{"a":1e400,"b":"x"}"#), "\"x\"");
+    }
+
+    #[test]
+    fn results_are_bounded() {
+        let glue = "g".repeat(30_000);
+        let items = vec!["\"\""; 10_000].join(",");
+        let json = format!(r#"{{"glue":"{glue}","items":[{items}]}}"#);
+        assert_eq!(search("join(glue, items)", &json), TOO_LARGE);
+
+        let zeros = format!("[{}]", vec!["0"; 30_000].join(","));
+        let wide = format!("[*].[{}]", vec!["@"; 40].join(","));
+        let why = search(&wide, &zeros);
+        assert!(why.contains("more than 16 MiB"), "{why}");
+    }
+
+    #[test]
+    fn errors_explain_how_to_quote_a_key() {
+        for expression in ["my-key", "1st", "schlüssel", "a.1"] {
+            let why = JmesPath::compile(expression).err().unwrap();
+            assert!(why.contains("needs quotes"), "{why}");
+            assert!(!why.contains("nud"), "{why}");
+        }
+    }
+}
