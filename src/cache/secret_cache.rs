@@ -22,7 +22,7 @@ use super::key::CacheKey;
 use super::leader_view::{LeaderView, Revision, SecretRef, SyncStatus};
 use super::refresh_state::Refreshes;
 use super::snapshot::{SavedVersion, SnapshotFile, SnapshotWriter};
-use crate::cloud::{ApiError, Caller, Cloud, Csms, ErrorKind, Identity, VersionSelector};
+use crate::cloud::{ApiError, Caller, Cloud, Csms, Identity, VersionSelector};
 use crate::telemetry::metrics::{CacheLabels, Metrics};
 use crate::util::single_flight::SingleFlight;
 
@@ -419,8 +419,8 @@ impl CacheShared {
         let result = self.read(&caller, &key, deadline).await;
         match &result {
             Ok(_) => {}
-            Err(error) if error.kind.is_outage() => {
-                // An earlier rejection still holds during an outage.
+            Err(error) if !error.is_definitive() => {
+                // An earlier rejection still holds when the cloud fails after it.
                 if let Some(entry) = self.state().entries.get_mut(&key)
                     && entry.failure != Some(FetchFailure::Rejected)
                 {
@@ -491,14 +491,6 @@ impl CacheShared {
             .show_secret_version(caller, secret, version, deadline)
             .await?;
         let id = shown.metadata.id;
-        if version != "latest" && id != version {
-            let message = format!("requested version {version}, got {id}");
-            return Err(ApiError::local(
-                "ShowSecretVersion",
-                ErrorKind::Malformed,
-                message,
-            ));
-        }
         Ok(Arc::new(CachedVersion {
             id,
             create_time: shown.metadata.create_time,

@@ -137,6 +137,19 @@ impl ApiError {
         }
     }
 
+    /// Whether the service itself said that the secret does not exist, is disabled, or may not be read. Only then
+    /// is a value that was fetched earlier no longer served: a gateway, a proxy or this process may fail in many
+    /// ways that say nothing about the secret.
+    pub fn is_definitive(&self) -> bool {
+        let is_services_own = |code: &String| code.starts_with("CSMS.");
+        match self.kind {
+            ErrorKind::Denied => self.code.as_ref().is_some_and(is_services_own),
+            // These kinds arise from the service's codes, and from its lists.
+            ErrorKind::NotFound | ErrorKind::Disabled => true,
+            _ => false,
+        }
+    }
+
     /// The error of a call that was shared with other callers and has no result.
     pub fn from_flight(operation: &'static str, error: FlightError) -> Self {
         let (kind, message) = match error {

@@ -171,9 +171,9 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> ErrorKind {
         ("CSMS.0005" | "CSMS.0106", ..) => ErrorKind::NotFound,
         // The host exists but does not offer this API.
         (_, Some("0101"), _) => ErrorKind::Configuration,
-        // A response without a code is not from the service, but for example from a proxy.
-        ("", _, 404) => ErrorKind::Malformed,
-        (_, _, 404) => ErrorKind::NotFound,
+        (_, _, 404) if code.starts_with("CSMS.") => ErrorKind::NotFound,
+        // Not from the service, but for example from a proxy.
+        (_, _, 404) => ErrorKind::Malformed,
         (_, _, 409) => ErrorKind::Conflict,
         (_, _, 401 | 403) => ErrorKind::Denied,
         (_, _, 408) => ErrorKind::Timeout,

@@ -151,7 +151,7 @@ pub(super) fn caller() -> Caller {
 /// A successful response of ShowSecretVersion.
 pub(super) fn version(id: &str) -> Reply {
     let body = format!(
-        r#"{{"version":{{"version_metadata":{{"id":"{id}","create_time":1,"kms_key_id":"k","secret_name":"s","version_stages":["SYSCURRENT"]}},"secret_string":"value"}}}}"#
+        r#"{{"version":{{"version_metadata":{{"id":"{id}","create_time":1,"kms_key_id":"k","secret_name":"db","version_stages":["SYSCURRENT"]}},"secret_string":"value"}}}}"#
     );
     reply(200, "x-request-id: r1\r\n", &body)
 }

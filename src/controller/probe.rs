@@ -82,7 +82,11 @@ fn from_list(
     match stage {
         None => {
             let newest = versions.iter().max_by_key(number);
-            let newest = newest.ok_or_else(|| missing("the secret has no version"))?;
+            // Every secret has a version, so an empty list says nothing.
+            let newest = newest.ok_or_else(|| {
+                let why = "the response does not match the API: the list of versions is empty";
+                ApiError::local("ListSecretVersions", ErrorKind::Malformed, why)
+            })?;
             Ok(ResolvedVersion {
                 version: newest.id.clone(),
                 current: holder(CURRENT).map(|v| v.id.clone()),
@@ -90,6 +94,9 @@ fn from_list(
             })
         }
         Some(stage) => {
+            if versions.is_empty() {
+                return from_list(versions, None);
+            }
             let holder = holder(stage).ok_or_else(|| missing("no version holds the stage"))?;
             Ok(ResolvedVersion {
                 version: holder.id.clone(),

@@ -1,5 +1,6 @@
-//! Describes errors of JSON that may contain secrets.
+//! JSON of a service: its errors, which may contain secrets, and its nulls.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 
 /// What is wrong and where, without quoting the JSON. `data` is the description of a value of the wrong type.
@@ -10,4 +11,13 @@ pub fn describe(error: &serde_json::Error, data: &str) -> String {
         Category::Io | Category::Syntax => "not JSON",
     };
     format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
+/// Reads `null` as the type's default, for fields that a service sends as `null` or leaves out.
+pub fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

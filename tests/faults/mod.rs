@@ -290,11 +290,14 @@ async fn keys_rejected_as_expired_are_renewed_once() {
     let pod = node.pod("app", "2");
     node.publish(&pod).await.unwrap();
     assert_eq!(read(&pod, "a"), "the value");
-    // If the new keys are rejected too, the call fails.
+    // If the new keys are rejected too, the call fails. Nothing of `b` is cached.
+    node.create("b", "other").await;
+    let other = "- {objectName: b, objectType: csms, objectVersion: latest}";
+    node.apply_for("other", other, &["b"]).await;
     node.fault(json!({"fault": {"expire_tokens": true}})).await;
     node.pass(Duration::from_secs(11)).await;
     let error = node
-        .publish(&node.pod("app", "3"))
+        .publish(&node.pod("other", "3"))
         .await
         .expect_err("expired");
     assert_eq!(error.code(), Code::PermissionDenied, "{error}");

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use dew_provider::sim::huawei::{self, Account};
 use serde_json::json;
 use tonic::Code;
 
@@ -131,7 +132,6 @@ async fn a_rejected_secret_is_never_served_from_the_cache() {
         (403, "CSMS.0109"),
         (400, "CSMS.0103"),
         (400, "CSMS.0401"),
-        (401, "APIG.0301"),
     ] {
         let node = node().await;
         fail(&node, json!({"status": status, "code": code})).await;
@@ -150,6 +150,43 @@ async fn a_rejected_secret_is_never_served_from_the_cache() {
         node.pass(11 * SECOND).await;
         fail(&node, json!({"status": 502})).await;
         node.publish(&node.pod("app", "3")).await.unwrap();
+    }
+}
+
+/// Only the service itself says that a value must no longer be served.
+#[tokio::test]
+async fn other_failures_neither_end_the_cached_version_nor_fail_new_pods() {
+    for fault in [
+        json!({"status": 400}),
+        json!({"status": 400, "code": "CSMS.0002"}),
+        json!({"status": 400, "code": "APIG.0106"}),
+        json!({"status": 401}),
+        json!({"status": 401, "code": "APIG.0301"}),
+        json!({"status": 401, "code": "APIGW.0307"}),
+        json!({"status": 403}),
+        json!({"status": 403, "code": "APIG.0302"}),
+        json!({"status": 404}),
+        json!({"status": 404, "code": "APIG.0101"}),
+        json!({"status": 404, "code": "nginx"}),
+        json!({"status": 409}),
+        json!({"status": 413}),
+        json!({"status": 418, "code": "x"}),
+        json!({"clock_skew_seconds": 1200}),
+        json!({"expire_tokens": true}),
+    ] {
+        let node = node().await;
+        fail(&node, fault.clone()).await;
+        let first = node.pod("app", "2");
+        node.publish(&first)
+            .await
+            .unwrap_or_else(|e| panic!("{fault}: {e}"));
+        assert_eq!(read(&first, "a"), "the value", "{fault}");
+        fail(&node, json!({"status": 502})).await;
+        let second = node.pod("app", "3");
+        node.publish(&second)
+            .await
+            .unwrap_or_else(|e| panic!("{fault}: {e}"));
+        assert_eq!(read(&second, "a"), "the value", "{fault}");
     }
 }
 
@@ -195,4 +232,47 @@ async fn cached_versions_are_served_up_to_the_stale_limit() {
     .await;
     fail(&never, json!({"status": 502})).await;
     assert!(never.publish(&never.pod("app", "2")).await.is_err());
+}
+
+#[tokio::test]
+async fn in_a_known_outage_the_failover_region_is_asked_and_its_value_is_kept() {
+    let (south, project) = ("cn-south-1", "f".repeat(32));
+    let mut account = Account::demo();
+    account.projects.insert(south.into(), project.clone());
+    let emulator = huawei::Config {
+        accounts: vec![account],
+        ..huawei::Config::default()
+    };
+    let mut node = TestNode::with(Setup {
+        emulator,
+        ..Setup::default()
+    })
+    .await;
+    node.create("a", "of the north").await;
+    node.owner.caller.region = south.parse().unwrap();
+    node.owner.caller.project = Some(project);
+    node.create("a", "of the south").await;
+    node.api.put_account("default", "app", Some("[\"a\"]"));
+    node.apply("app", &[("objects", OBJECTS), ("failoverRegion", south)])
+        .await;
+    let gets = async |name: &str, expected: &str| {
+        let pod = node.pod("app", name);
+        node.publish(&pod).await.unwrap();
+        assert_eq!(read(&pod, "a"), expected, "pod {name}");
+    };
+    gets("1", "of the north").await;
+    node.pass(11 * SECOND).await;
+    let north_fails = json!({"match": {"region": "cn-north-4"}, "fault": {"status": 502}});
+    node.fault(north_fails).await;
+    gets("2", "of the south").await;
+    node.owner.put("a", "newer in the south", &[]).await;
+    node.pass(6 * SECOND).await;
+    // The outage of the north is known now, and the value of the south 6 s old.
+    gets("3", "of the south").await;
+    node.pass(6 * SECOND).await;
+    gets("4", "newer in the south").await;
+    // Both fail: the more recent value is served.
+    node.fault(json!({"fault": {"status": 502}})).await;
+    node.pass(60 * SECOND).await;
+    gets("5", "newer in the south").await;
 }

@@ -13,6 +13,7 @@ use crate::cloud::call::{Call, Signer};
 use crate::cloud::client::{Caller, Cloud};
 use crate::cloud::error::{ApiError, ErrorKind};
 use crate::cloud::transport::body::json as parse;
+use crate::util::json::null_as_default;
 use crate::util::secret_bytes::SecretBytes;
 
 /// CSMS keeps at most 20 versions and 12 stages of a secret and 200 secrets of a user, so a list with more
@@ -32,7 +33,12 @@ struct One<T> {
 
 #[derive(Deserialize)]
 struct Page<T> {
-    #[serde(alias = "secrets", alias = "version_metadatas")]
+    #[serde(
+        alias = "secrets",
+        alias = "version_metadatas",
+        bound(deserialize = "T: Deserialize<'de>"),
+        deserialize_with = "null_as_default"
+    )]
     items: Vec<T>,
     #[serde(default)]
     page_info: Option<PageInfo>,
@@ -63,6 +69,25 @@ impl<'a> Operation<'a> {
             body: None,
         }
     }
+}
+
+/// Checks that a version is one of the secret that was asked for.
+fn check_metadata(metadata: &VersionMetadata, secret: &str) -> Result<(), String> {
+    check_version_id(&metadata.id)?;
+    // Older services leave the name out.
+    if !metadata.secret_name.is_empty() && metadata.secret_name != secret {
+        return Err("it is about another secret".to_owned());
+    }
+    Ok(())
+}
+
+/// Version IDs are `v` and up to ten digits. Source: API reference of CSMS.
+fn check_version_id(id: &str) -> Result<(), String> {
+    let digits = id.strip_prefix('v').unwrap_or_default();
+    if (1..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err("a version ID is not v and up to ten digits".to_owned())
 }
 
 /// The client of CSMS. Every call ends by its `deadline`, retries included.
@@ -122,7 +147,7 @@ impl Csms {
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Vec<Secret>, ApiError> {
-        self.pages(caller, "ListSecrets", &["secrets"], deadline)
+        self.pages(caller, "ListSecrets", &["secrets"], deadline, |_| Ok(()))
             .await
     }
 
@@ -188,7 +213,8 @@ impl Csms {
         const OPERATION: &str = "ListSecretVersions";
         check_name(OPERATION, "secret name", name)?;
         let path = ["secrets", name, "versions"];
-        self.pages(caller, OPERATION, &path, deadline).await
+        let check = |one: &VersionMetadata| check_metadata(one, name);
+        self.pages(caller, OPERATION, &path, deadline, check).await
     }
 
     /// Returns one version with its value. `version` is `v1`, `v2` and so on, or `latest`.
@@ -212,7 +238,13 @@ impl Csms {
         let path = ["secrets", name, "versions", version];
         let operation = Operation::new(OPERATION, Method::GET, &path);
         self.call(caller, operation, deadline, |bytes| {
-            parse::<Body>(bytes)?.version.into_version()
+            let shown = parse::<Body>(bytes)?.version.into_version()?;
+            check_metadata(&shown.metadata, name)?;
+            if version != "latest" && shown.metadata.id != version {
+                let id = &shown.metadata.id;
+                return Err(format!("requested version {version}, got {id}"));
+            }
+            Ok(shown)
         })
         .await
     }
@@ -233,7 +265,15 @@ impl Csms {
         check_name(OPERATION, "stage", stage)?;
         let path = ["secrets", name, "stages", stage];
         let operation = Operation::new(OPERATION, Method::GET, &path);
-        self.one(caller, operation, deadline).await
+        self.call(caller, operation, deadline, |bytes| {
+            let shown = parse::<One<Stage>>(bytes)?.item;
+            check_version_id(&shown.version_id)?;
+            if shown.name != stage {
+                return Err("it is about another stage".to_owned());
+            }
+            Ok(shown)
+        })
+        .await
     }
 
     /// Moves a stage to a version, and creates the stage if there is none.
@@ -277,6 +317,7 @@ impl Csms {
         operation: &'static str,
         path: &[&str],
         deadline: Instant,
+        check: impl Fn(&T) -> Result<(), String>,
     ) -> Result<Vec<T>, ApiError> {
         let mut items = Vec::new();
         let mut marker: Option<String> = None;
@@ -285,9 +326,12 @@ impl Csms {
             operation
                 .query
                 .extend(marker.clone().map(|marker| ("marker".to_owned(), marker)));
-            let page = self
-                .call(caller, operation, deadline, parse::<Page<T>>)
-                .await?;
+            let read = |bytes: &[u8]| {
+                let page = parse::<Page<T>>(bytes)?;
+                page.items.iter().try_for_each(&check)?;
+                Ok(page)
+            };
+            let page = self.call(caller, operation, deadline, read).await?;
             let got = page.items.len();
             items.extend(page.items);
             let next = page

@@ -172,3 +172,90 @@ async fn hostile_names_send_nothing() {
     }
     assert_eq!(log.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn responses_about_something_else_are_rejected() {
+    let version = |id: &str, secret: &str| {
+        format!(
+            r#"{{"version":{{"version_metadata":{{"id":{id:?},"create_time":1,"secret_name":{secret:?}}},"secret_string":"x"}}}}"#
+        )
+    };
+    let long = format!("v{}", "1".repeat(500_000));
+    for body in [
+        version("v1", "other"),
+        version("v2", "db"),
+        version("v1\u{1b}[2J\n", "db"),
+        version("", "db"),
+        version("1", "db"),
+        version(&long, "db"),
+    ] {
+        let (result, ..) = sent(&body, async |cloud| {
+            cloud
+                .show_secret_version(&caller(), "db", "v1", soon())
+                .await
+        })
+        .await;
+        let error = result.unwrap_err();
+        assert_eq!(error.kind, crate::cloud::ErrorKind::Malformed, "{error}");
+        assert!(error.to_string().len() < 1000);
+        assert!(!error.to_string().contains(char::is_control), "{error}");
+    }
+    for body in [
+        r#"{"stage":{"name":"y","version_id":"v1"}}"#,
+        r#"{"stage":{"name":"x","version_id":"latest"}}"#,
+    ] {
+        let (result, ..) = sent(body, async |cloud| {
+            cloud.show_secret_stage(&caller(), "db", "x", soon()).await
+        })
+        .await;
+        assert_eq!(result.unwrap_err().kind, crate::cloud::ErrorKind::Malformed);
+    }
+    let list = r#"{"version_metadatas":[{"id":"v1","create_time":1,"secret_name":"other"}]}"#;
+    let (result, ..) = sent(list, async |cloud| {
+        cloud.list_secret_versions(&caller(), "db", soon()).await
+    })
+    .await;
+    assert_eq!(result.unwrap_err().kind, crate::cloud::ErrorKind::Malformed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn null_lists_and_texts_are_empty() {
+    let body = r#"{"version":{"version_metadata":{"id":"v1","create_time":1,"kms_key_id":null,"secret_name":null,"version_stages":null},"secret_string":"x"}}"#;
+    let (version, ..) = sent(body, async |cloud| {
+        cloud
+            .show_secret_version(&caller(), "db", "v1", soon())
+            .await
+            .unwrap()
+    })
+    .await;
+    assert_eq!(version.metadata.stages, Vec::<String>::new());
+    let (list, ..) = sent(
+        r#"{"version_metadatas":null,"page_info":null}"#,
+        async |cloud| {
+            cloud
+                .list_secret_versions(&caller(), "db", soon())
+                .await
+                .unwrap()
+        },
+    )
+    .await;
+    assert!(list.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_long_error_only_the_beginning_is_read() {
+    let padding = "x".repeat(1 << 20);
+    let (cloud, _) = cloud(&Env::default(), move |_, _| {
+        reply(
+            403,
+            "",
+            &format!(r#"{{"error_code":"CSMS.0302","error_msg":"{padding}"}}"#),
+        )
+    });
+    let error = cloud
+        .show_secret(&caller(), "db", soon())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, crate::cloud::ErrorKind::Denied, "{error}");
+    assert!(error.message.contains("16384 bytes"), "{error}");
+}

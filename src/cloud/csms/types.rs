@@ -2,18 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::util::json::null_as_default;
 use crate::util::secret_bytes::SecretBytes;
 
 /// A secret without its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
     /// UUID, which only tags refer to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub id: String,
     /// Name, unique in its project.
     pub name: String,
     /// `ENABLED`, `DISABLED`, `PENDING_DELETE` or `FROZEN`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub state: String,
     /// The KMS key that encrypts it.
     #[serde(default)]
@@ -59,13 +60,17 @@ pub struct VersionMetadata {
     #[serde(default)]
     pub expire_time: Option<i64>,
     /// The KMS key that encrypts it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub kms_key_id: String,
     /// The name of the secret.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub secret_name: String,
     /// Stages that the version holds, such as `SYSCURRENT`.
-    #[serde(default, rename = "version_stages")]
+    #[serde(
+        default,
+        rename = "version_stages",
+        deserialize_with = "null_as_default"
+    )]
     pub stages: Vec<String>,
 }
 

@@ -1,5 +1,6 @@
 //! Bodies of responses.
 
+use http::StatusCode;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -12,6 +13,8 @@ use crate::util::json::describe;
 
 /// Longest response that is read, in bytes. A value has at most 32 KiB, a page of a list 50 items.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// What is read of the body of an error, in bytes. The service's own are shorter than 1 KiB.
+const MAX_ERROR_BYTES: usize = 16 << 10;
 
 /// Parses JSON; the error quotes none of it.
 pub(in crate::cloud) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
@@ -19,8 +22,10 @@ pub(in crate::cloud) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Str
         .map_err(|error| describe(&error, "fields are missing or of the wrong type"))
 }
 
-/// Reads the whole body into memory that is zeroized, and leaves no copies behind as it grows.
+/// Reads the whole body into memory that is zeroized, and leaves no copies behind as it grows. Of an error,
+/// reads only the beginning.
 pub(in crate::cloud) async fn read(
+    status: StatusCode,
     mut body: hyper::body::Incoming,
 ) -> Result<Zeroizing<Vec<u8>>, AttemptError> {
     let broken =
@@ -31,10 +36,15 @@ pub(in crate::cloud) async fn read(
     };
     let expected = hyper::body::Body::size_hint(&body).lower();
     let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-    if expected > MAX_RESPONSE_BYTES {
+    let limit = if status.is_success() {
+        MAX_RESPONSE_BYTES
+    } else {
+        MAX_ERROR_BYTES
+    };
+    if expected > limit && status.is_success() {
         return Err(too_long());
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.max(4096)));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.clamp(4096, limit)));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             broken(format!(
@@ -47,8 +57,13 @@ pub(in crate::cloud) async fn read(
             continue;
         };
         let needed = bytes.len() + data.len();
-        if needed > MAX_RESPONSE_BYTES {
+        if needed > limit && status.is_success() {
             return Err(too_long());
+        }
+        if needed > limit {
+            let left = limit - bytes.len();
+            bytes.extend_from_slice(&data[..left]);
+            break;
         }
         if needed > bytes.capacity() {
             let mut larger = Zeroizing::new(Vec::with_capacity(needed * 2));

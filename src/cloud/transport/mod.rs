@@ -164,7 +164,7 @@ impl Transport {
             Ok(ApiResponse {
                 status: parts.status,
                 headers: parts.headers,
-                body: body::read(body).await?,
+                body: body::read(parts.status, body).await?,
             })
         };
         tokio::time::timeout_at(until, exchange)

@@ -118,24 +118,33 @@ async fn fetch_object(
     };
     let key = &plan.keys[index];
     let last_good = cache.last_good(&plan.caller, key).await;
-    if let Some(last) = &last_good
-        && last.known_outage
-    {
-        return Ok(serve_stale(object, &plan.caller, last, None, cache));
-    }
+    let known_outage = last_good.as_ref().is_some_and(|last| last.known_outage);
     let mut deadline = plan.deadline;
     if last_good.is_some() {
         deadline = deadline.min(Instant::now() + STALE_FALLBACK_AFTER);
     }
-    let error = match fetch_with_failover(plan, index, max_age, deadline, cache).await {
-        Ok(object) => return Ok(object),
-        Err(error) => error,
+    // In a known outage, the primary region is not asked again, but the failover region may know more.
+    let outcome = match (known_outage, &plan.failover) {
+        (true, None) => None,
+        (true, Some(failover)) => {
+            Some(fetch_from(failover, object, max_age, deadline, cache).await)
+        }
+        (false, _) => Some(fetch_with_failover(plan, index, max_age, deadline, cache).await),
     };
-    if error.kind.is_outage()
-        && let Some(last) = &last_good
-    {
-        return Ok(serve_stale(object, &plan.caller, last, Some(error), cache));
+    let error = match outcome {
+        Some(Ok(object)) => return Ok(object),
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    // What the failover region says of a secret ends nothing that the primary region returned.
+    let is_final = !known_outage && error.as_ref().is_some_and(ApiError::is_definitive);
+    if !is_final && let Some((caller, last)) = freshest(plan, object, last_good, cache).await {
+        return Ok(serve_stale(object, caller, &last, error, cache));
     }
+    let error = error.unwrap_or_else(|| {
+        let why = "the region does not respond, and no earlier value may be served";
+        ApiError::local("ShowSecretVersion", ErrorKind::Connect, why)
+    });
     if object.optional && error.kind == ErrorKind::NotFound {
         return Ok(fetched(object, &plan.caller, None));
     }
@@ -167,16 +176,50 @@ async fn fetch_with_failover(
     let Some(failover) = plan.failover.as_ref().filter(|_| error.kind.is_outage()) else {
         return Err(error);
     };
-    let identity = failover.credentials.identity();
-    let key = CacheKey::new(failover, &identity, &object.name, &object.selector);
-    match cache.get(failover, key, max_age, deadline).await {
-        Ok(version) => Ok(fetched(object, failover, Some(version))),
-        // The message has both failures; the kind is that of the primary region's.
-        Err(failover_error) => Err(ApiError {
-            message: format!("{}; failoverRegion: {failover_error}", error.message),
+    match fetch_from(failover, object, max_age, deadline, cache).await {
+        Ok(object) => Ok(object),
+        // The failure of the primary region determines the kind; both are reported.
+        Err(second) => Err(ApiError {
+            message: format!("{}; failoverRegion: {second}", error.message),
             ..error
         }),
     }
+}
+
+async fn fetch_from(
+    caller: &Arc<Caller>,
+    object: &Arc<Object>,
+    max_age: Option<Duration>,
+    deadline: Instant,
+    cache: &SecretCache,
+) -> Result<FetchedObject, ApiError> {
+    let key = key_for(caller, object);
+    let version = cache.get(caller, key, max_age, deadline).await?;
+    Ok(fetched(object, caller, Some(version)))
+}
+
+fn key_for(caller: &Caller, object: &Object) -> CacheKey {
+    let identity = caller.credentials.identity();
+    CacheKey::new(caller, &identity, &object.name, &object.selector)
+}
+
+/// What was fetched last, from the primary or from the failover region.
+async fn freshest<'a>(
+    plan: &'a FetchPlan,
+    object: &Object,
+    primary: Option<LastGood>,
+    cache: &SecretCache,
+) -> Option<(&'a Arc<Caller>, LastGood)> {
+    let other = match &plan.failover {
+        Some(failover) => {
+            let last = cache.last_good(failover, &key_for(failover, object)).await;
+            last.map(|last| (failover, last))
+        }
+        None => None,
+    };
+    let primary = primary.map(|last| (&plan.caller, last));
+    let known = primary.into_iter().chain(other);
+    known.min_by_key(|(_, last)| last.age)
 }
 
 /// Falls back to the last good version, and counts that.
