@@ -206,7 +206,12 @@ fn start_with(
     let resolver = Arc::new(resolver);
     let volumes = Arc::new(Volumes::default());
     let kube = kube.map(|client| Kubernetes {
-        classes: watch_classes(client.clone(), &readiness, &background),
+        classes: watch_classes(
+            client.clone(),
+            &config.provider_names,
+            &readiness,
+            &background,
+        ),
         service_accounts: ServiceAccounts::new(client.clone()),
         events: Events::new(client.clone(), clock.clone(), jitter.clone(), &env),
         client,
@@ -361,10 +366,11 @@ struct Kubernetes {
 
 fn watch_classes(
     client: kube::Client,
+    provider_names: &[String],
     readiness: &Readiness,
     background: &CancellationToken,
 ) -> Classes {
-    let (classes, watch) = Classes::watch(client);
+    let (classes, watch) = Classes::watch(client, provider_names);
     spawn_until(background, watch);
     let latch = readiness.latch("the first list of SecretProviderClasses from the API server");
     let awaited = classes.clone();

@@ -1,5 +1,8 @@
 //! Suggestions for misspelled names.
 
+/// Longest name that is compared, in bytes.
+const MAX_COMPARED: usize = 64;
+
 /// The message for an unknown field, with the nearest known one.
 pub fn unknown_field(field: &str, known: &[&str]) -> String {
     match nearest(field, known) {
@@ -10,6 +13,10 @@ pub fn unknown_field(field: &str, known: &[&str]) -> String {
 
 /// The known name that `name` is most likely a misspelling of.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Comparing takes time and memory in proportion to the length, and no known name is that long.
+    if name.len() > MAX_COMPARED {
+        return None;
+    }
     let lower = name.to_lowercase();
     known
         .iter()

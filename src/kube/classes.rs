@@ -10,15 +10,21 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, CustomResource, ResourceExt};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::client::{KubeError, request};
 
-/// The fields of a SecretProviderClass that a provider reads. The CRD is the driver's.
-#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+/// Page size of lists: an object may have 1.5 MB, and a page is in memory as a whole.
+const PAGE_SIZE: u32 = 16;
+
+/// The fields of a SecretProviderClass that a provider reads. The CRD is the driver's, and requires nothing:
+/// any JSON is read, because one object that cannot be read would hide those of all namespaces. What is not of
+/// the right type counts as not set.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, JsonSchema, PartialEq)]
 #[kube(
     group = "secrets-store.csi.x-k8s.io",
     version = "v1",
@@ -34,6 +40,34 @@ pub struct SecretProviderClassSpec {
     pub parameters: Option<BTreeMap<String, String>>,
 }
 
+impl<'de> Deserialize<'de> for SecretProviderClassSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // An absent field deserializes as an `Option`, but as nothing else.
+        let spec: Option<Value> = Option::deserialize(deserializer)?;
+        let Some(Value::Object(mut spec)) = spec else {
+            return Ok(Self::default());
+        };
+        let text = |value: Value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        let provider = spec.remove("provider").and_then(text);
+        let parameters = match spec.remove("parameters") {
+            Some(Value::Object(parameters)) => Some(
+                parameters
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, text(value)?)))
+                    .collect(),
+            ),
+            _ => None,
+        };
+        Ok(Self {
+            provider,
+            parameters,
+        })
+    }
+}
+
 /// The SecretProviderClasses of all namespaces. Clones share the watch.
 #[derive(Clone)]
 pub struct Classes {
@@ -44,13 +78,24 @@ pub struct Classes {
 
 impl Classes {
     /// Starts the watch, which runs while the returned future is polled.
-    pub fn watch(client: Client) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ///
+    /// Of classes of providers other than `provider_names`, only the names are kept.
+    pub fn watch(
+        client: Client,
+        provider_names: &[String],
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (reader, writer) = reflector::store();
         let (changed, changes) = watch::channel(0);
         let api: Api<SecretProviderClass> = Api::all(client.clone());
-        let task = watcher(api, watcher::Config::default())
-            // Keep only what is compared, because every class of the cluster is in memory.
-            .modify(|class| {
+        let provider_names = provider_names.to_vec();
+        let config = watcher::Config::default().page_size(PAGE_SIZE);
+        let task = watcher(api, config)
+            // Keep only what is used, because every class of the cluster is in memory.
+            .modify(move |class| {
+                let provider = class.spec.provider.as_deref().unwrap_or_default();
+                if !provider_names.iter().any(|name| name == provider) {
+                    class.spec.parameters = None;
+                }
                 class.managed_fields_mut().clear();
                 class.annotations_mut().clear();
                 class.labels_mut().clear();

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::util::json::null_as_default;
+
 /// Label with the name of the node. Source: driver v1.6.0, `apis/v1/types.go`.
 const NODE_LABEL: &str = "internal.secrets-store.csi.k8s.io/node-name";
 /// Page size of lists.
@@ -40,7 +42,7 @@ pub struct PodStatus {
     /// Name and labels.
     pub metadata: ObjectMeta,
     /// What is mounted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub status: MountedClass,
 }
 
@@ -49,7 +51,7 @@ pub struct PodStatus {
 #[serde(rename_all = "camelCase")]
 pub struct MountedClass {
     /// Name of the class, in the same namespace.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub secret_provider_class_name: String,
 }
 

@@ -1,6 +1,6 @@
 //! Logging.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -38,15 +38,21 @@ pub fn init_logs(
         LogFormat::Text => {
             let layer = tracing_subscriber::fmt::layer()
                 .with_target(false)
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_writer(std::io::stderr);
+                .with_ansi(io::stderr().is_terminal())
+                .with_writer(move || BoundedLines {
+                    to: io::stderr(),
+                    format,
+                });
             registry.with(layer).try_init()?;
         }
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
-                .with_writer(std::io::stderr);
+                .with_writer(move || BoundedLines {
+                    to: io::stderr(),
+                    format,
+                });
             registry.with(layer).try_init()?;
         }
     }
@@ -55,4 +61,67 @@ pub fn init_logs(
         tracing::error!(location = location.unwrap_or_default(), "panic");
     }));
     Ok(())
+}
+
+/// Longest line, in bytes. Texts from outside are bounded where they are read; this bounds those of libraries,
+/// which may quote a whole response.
+const MAX_LINE: usize = 8 * 1024;
+
+/// Shortens lines that are too long. Each write is one line: the formatter writes an event at once.
+struct BoundedLines<W> {
+    to: W,
+    format: LogFormat,
+}
+
+impl<W: Write> Write for BoundedLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if line.len() <= MAX_LINE {
+            self.to.write_all(line)?;
+            return Ok(line.len());
+        }
+        let text = String::from_utf8_lossy(line);
+        match self.format {
+            LogFormat::Text => {
+                let start = &text[..text.floor_char_boundary(MAX_LINE - 32)];
+                writeln!(self.to, "{start} … (truncated)")?;
+            }
+            // Each character of the start may need an escape.
+            LogFormat::Json => {
+                let start = &text[..text.floor_char_boundary(MAX_LINE / 8)];
+                writeln!(self.to, "{}", serde_json::json!({"truncated": start}))?;
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_shortened() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let mut out = Vec::new();
+            let mut lines = BoundedLines {
+                to: &mut out,
+                format,
+            };
+            lines.write_all(b"short\n").unwrap();
+            lines
+                .write_all("ü\u{1}".repeat(100_000).as_bytes())
+                .unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            assert_eq!((lines.len(), lines[0]), (2, "short\n"));
+            assert!(lines[1].len() <= MAX_LINE && lines[1].contains("truncated"));
+            if format == LogFormat::Json {
+                serde_json::from_str::<serde_json::Value>(lines[1]).unwrap();
+            }
+        }
+    }
 }

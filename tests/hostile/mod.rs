@@ -122,6 +122,90 @@ async fn hostile_yaml_is_rejected() {
     }
 }
 
+/// The CRD requires nothing, so a tenant can store any of these.
+#[tokio::test]
+async fn classes_of_any_json_stop_nobody() {
+    use crate::support::api_server::{CLASSES, RECORDS};
+    let node = TestNode::new().await;
+    let specs = [
+        json!(null),
+        json!({}),
+        json!(5),
+        json!("text"),
+        json!([{}]),
+        json!({"provider": null, "parameters": null}),
+        json!({"provider": 5, "parameters": [1]}),
+        json!({"provider": "cce", "parameters": {"objects": null, "region": 5, "projectId": {}}}),
+        json!({"provider": "cce", "parameters": {"objects": "- {"}}),
+        json!({"provider": "other", "parameters": {"objects": "x".repeat(1 << 20)}}),
+    ];
+    for (index, spec) in specs.iter().enumerate() {
+        let class = json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+            "metadata": {"namespace": "tenant", "name": format!("class-{index}"), "uid": index.to_string()},
+            "spec": spec,
+        });
+        node.api.0.put(CLASSES, class);
+    }
+    let bare = json!({
+        "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+        "metadata": {"namespace": "tenant", "name": "bare", "uid": "bare"},
+    });
+    node.api.0.put(CLASSES, bare);
+    for status in [json!(null), json!({"secretProviderClassName": null})] {
+        let record = json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClassPodStatus",
+            "metadata": {"namespace": "tenant", "name": "record", "uid": "r"},
+            "status": status,
+        });
+        node.api.0.put(RECORDS, record);
+    }
+    // A restarted provider must list all of them before it is ready.
+    let node = node.restart_provider(|_| {}).await;
+    node.pass(std::time::Duration::from_secs(60)).await;
+    assert_eq!(node.page("readyz").await.status, 200);
+    node.create("a", "the value").await;
+    let objects = "- {objectName: a, objectType: csms, objectVersion: latest}";
+    node.apply_for("app", objects, &["a"]).await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
+    assert_eq!(crate::support::test_node::read(&pod, "a"), "the value");
+    // The same after a change that the watch delivers.
+    let objects = "- {objectName: a, objectType: csms, objectVersion: v1}";
+    node.apply_for("app", objects, &["a"]).await;
+    node.publish(&node.pod("app", "2")).await.unwrap();
+}
+
+/// Each problem has texts of the tenant, so their number and length are bounded.
+#[tokio::test]
+async fn lists_with_many_problems_make_short_errors() {
+    let node = TestNode::new().await;
+    let name = "n".repeat(5_000);
+    let fields: String = (0..9_000).map(|i| format!(", f{i}: 1")).collect();
+    let many_objects: String = (0..200)
+        .map(|i| format!("- {{objectName: '{i} {}'}}\n", "x".repeat(1_000)))
+        .collect();
+    for objects in [
+        format!("- {{objectName: {name}{fields}}}"),
+        format!("- {{objectName: a, {}: 1}}", "y".repeat(200_000)),
+        format!(
+            "- {{objectName: a, objectVersion: {}}}",
+            "z".repeat(200_000)
+        ),
+        format!("- {{objectName: a, encoding: {}}}", "z".repeat(200_000)),
+        format!(
+            "- {{objectName: a, filePermission: {}}}",
+            "7".repeat(200_000)
+        ),
+        many_objects,
+    ] {
+        let message = rejection(&node, &objects).await;
+        assert!(message.len() < 12_000, "{}: {message:.200}", message.len());
+    }
+    let message = rejection(&node, &format!("- {{objectName: a{fields}}}")).await;
+    assert!(message.contains("more problems"), "{message}");
+}
+
 #[tokio::test]
 async fn hostile_expressions_are_rejected_or_harmless() {
     let node = TestNode::new().await;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::problems::{Problem, Problems};
 use super::rules::{check_files, check_names, encoding, secret_name, version_rule};
 use super::types::{
-    Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object, Problem,
+    Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object,
 };
 use super::yaml::{self, RawExtract, RawObject, Text};
 use crate::class::file_names;
@@ -55,7 +56,7 @@ impl Objects {
                 format!("too many objects: {} (limit {MAX_OBJECTS})", raw.len()),
             ));
         }
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         let mut objects = Vec::with_capacity(raw.len());
         for (index, raw) in raw.iter().enumerate() {
             let mut check = Check::new(raw, index, &mut problems);
@@ -70,8 +71,7 @@ impl Objects {
                 list: objects.into_iter().map(Arc::new).collect(),
             })
         } else {
-            problems.sort_by_key(|p| p.line);
-            Err(problems)
+            Err(problems.into_list())
         }
     }
 }
@@ -80,11 +80,11 @@ impl Objects {
 struct Check<'a> {
     line: u64,
     label: String,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Problems,
 }
 
 impl<'a> Check<'a> {
-    fn new(raw: &RawObject, index: usize, problems: &'a mut Vec<Problem>) -> Self {
+    fn new(raw: &RawObject, index: usize, problems: &'a mut Problems) -> Self {
         Self {
             line: raw.line,
             label: raw.label(index),
@@ -93,12 +93,8 @@ impl<'a> Check<'a> {
     }
 
     fn fault(&mut self, line: u64, field: &str, reason: impl Into<String>) {
-        self.problems.push(Problem {
-            line,
-            object: Some(self.label.clone()),
-            field: Some(field.to_owned()),
-            reason: reason.into(),
-        });
+        self.problems
+            .add(line, &self.label, field, || reason.into());
     }
 
     /// Applies `rule` to a field that is set; an error becomes a problem.
@@ -115,9 +111,11 @@ impl<'a> Check<'a> {
     }
 
     fn object(&mut self, raw: &RawObject) -> Option<Object> {
-        let before = self.problems.len();
+        let before = self.problems.count();
         for (field, line) in &raw.unknown {
-            self.fault(*line, field, unknown_field(field, RawObject::FIELDS));
+            self.problems.add(*line, &self.label, field, || {
+                unknown_field(field, RawObject::FIELDS)
+            });
         }
         if raw.name.is_none() {
             self.fault(
@@ -175,7 +173,7 @@ impl<'a> Check<'a> {
                 format!("{why}: set objectAlias to another file name"),
             );
         }
-        if self.problems.len() > before {
+        if self.problems.count() > before {
             return None;
         }
         let name = name?;
@@ -224,11 +222,10 @@ impl<'a> Check<'a> {
 
     fn extract(&mut self, raw: &RawExtract) -> Option<Extract> {
         for (field, line) in &raw.unknown {
-            self.fault(
-                *line,
-                &format!("jmesPath.{field}"),
-                unknown_field(field, RawExtract::FIELDS),
-            );
+            let name = format!("jmesPath.{field}");
+            self.problems.add(*line, &self.label, &name, || {
+                unknown_field(field, RawExtract::FIELDS)
+            });
         }
         if raw.path.is_none() {
             self.fault(

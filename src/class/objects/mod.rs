@@ -4,11 +4,11 @@
 //! reported together, each with its line.
 
 mod list;
+mod problems;
 mod rules;
 mod types;
 mod yaml;
 
 pub use list::Objects;
-pub use types::{
-    Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object, Problem,
-};
+pub use problems::Problem;
+pub use types::{Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object};

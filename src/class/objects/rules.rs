@@ -2,26 +2,24 @@
 
 use std::collections::HashMap;
 
-use super::types::{Content, Encoding, Object, Problem};
+use super::problems::{Problems, label};
+use super::types::{Content, Encoding, Object};
 use super::yaml::RawObject;
 use crate::class::file_names;
 use crate::cloud::{NAME_RULE, VersionSelector, is_valid_name};
 
 /// The add-on's rule: no objectName twice, and no alias equal to any other name or alias, nor to
 /// its own object's name. Source: Huawei's CCE user guide, page cce_10_0370.
-pub(super) fn check_names(raw: &[RawObject], problems: &mut Vec<Problem>) {
+pub(super) fn check_names(raw: &[RawObject], problems: &mut Problems) {
     let mut names: HashMap<&str, usize> = HashMap::new();
     for (index, object) in raw.iter().enumerate() {
         let Some(name) = &object.name else { continue };
         if let Some(&first) = names.get(name.value.as_str()) {
-            problems.push(Problem {
-                line: name.line,
-                object: Some(object.label(index)),
-                field: Some("objectName".into()),
-                reason: format!(
+            problems.add(name.line, &object.label(index), "objectName", || {
+                format!(
                     "already used on line {}: list each secret once",
                     raw[first].line
-                ),
+                )
             });
         } else {
             names.insert(&name.value, index);
@@ -39,18 +37,15 @@ pub(super) fn check_names(raw: &[RawObject], problems: &mut Vec<Problem>) {
         };
         aliases.entry(&alias.value).or_insert(index);
         if let Some(other) = other {
-            problems.push(Problem {
-                line: alias.line,
-                object: Some(object.label(index)),
-                field: Some("objectAlias".into()),
-                reason: format!("{:?} {other}: choose another name", alias.value),
+            problems.add(alias.line, &object.label(index), "objectAlias", || {
+                format!("{:?} {other}: choose another name", alias.value)
             });
         }
     }
 }
 
 /// File names that are known before any call: no duplicates, and none is a directory of another.
-pub(super) fn check_files(objects: &[Object], problems: &mut Vec<Problem>) {
+pub(super) fn check_files(objects: &[Object], problems: &mut Problems) {
     let files: Vec<(&Object, &str)> = objects
         .iter()
         .flat_map(|object| match &object.content {
@@ -64,15 +59,17 @@ pub(super) fn check_files(objects: &[Object], problems: &mut Vec<Problem>) {
     for clash in file_names::clashes(files.iter().map(|(_, path)| *path)) {
         let (object, _) = files[clash.later];
         let (earlier, _) = files[clash.earlier];
-        problems.push(Problem {
-            line: object.line,
-            object: Some(format!("object {:?}", object.name)),
-            field: Some("objectAlias".into()),
-            reason: format!(
-                "{} (the other file belongs to object {:?})",
-                clash.reason, earlier.name
-            ),
-        });
+        problems.add(
+            object.line,
+            &label(Some(&object.name), 0),
+            "objectAlias",
+            || {
+                format!(
+                    "{} (the other file belongs to object {:?})",
+                    clash.reason, earlier.name
+                )
+            },
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checked objects, and the problems of those that are not.
+//! Checked objects.
 
 use std::fmt;
 
@@ -78,33 +78,4 @@ pub struct Object {
     pub encoding: Encoding,
     /// Whether a secret or value that does not exist is left out instead of failing the mount.
     pub optional: bool,
-}
-
-/// A problem in `objects`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Line of `objects`, from 1; 0 if it concerns the list as a whole.
-    pub line: u64,
-    /// The object's name, or its place in the list.
-    pub object: Option<String>,
-    /// The field.
-    pub field: Option<String>,
-    /// What is wrong and what to do.
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "objects")?;
-        if self.line > 0 {
-            write!(f, " line {}", self.line)?;
-        }
-        if let Some(object) = &self.object {
-            write!(f, ", {object}")?;
-        }
-        if let Some(field) = &self.field {
-            write!(f, ", {field}")?;
-        }
-        write!(f, ": {}", self.reason)
-    }
 }

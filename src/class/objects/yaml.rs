@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::{Options, Spanned};
 
+use super::problems::label;
+
 /// A scalar and its line.
 #[derive(Debug)]
 pub(super) struct Text {
@@ -59,12 +61,9 @@ impl RawObject {
         "allKeys",
     ];
 
-    /// How messages name the object: by its name, else by its place in the list.
+    /// How messages name the object.
     pub(super) fn label(&self, index: usize) -> String {
-        match &self.name {
-            Some(name) => format!("object {:?}", name.value),
-            None => format!("object number {}", index + 1),
-        }
+        label(self.name.as_ref().map(|name| name.value.as_str()), index)
     }
 }
 
