@@ -250,10 +250,7 @@ fn start_with(
                 readiness: readiness.clone(),
                 socket: sockets[0].clone(),
             };
-            spawn_until(&background, async move {
-                // The accept loop of axum does not end.
-                let _ = axum::serve(listener, admin::router(pages)).await;
-            });
+            spawn_until(&background, admin::serve(listener, pages));
             Some(address)
         }
         None => None,

@@ -223,6 +223,36 @@ async fn a_provider_starts_and_mounts_after_its_predecessor_was_killed() {
 }
 
 #[tokio::test]
+async fn half_open_connections_do_not_keep_out_a_probe() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let node = crate::support::test_node::TestNode::new().await;
+    let address = node.provider.admin_address.unwrap();
+    let mut half_open = Vec::new();
+    for _ in 0..300 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: ")
+            .await
+            .unwrap();
+        half_open.push(stream);
+    }
+    for name in ["livez", "readyz", "metrics"] {
+        assert_eq!(node.page(name).await.status, 200, "{name}");
+    }
+    // The oldest connections were closed.
+    let mut rest = Vec::new();
+    let _ = drive(half_open[0].read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+    // A header that is too long is rejected.
+    let long = format!("GET /livez HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(long.as_bytes()).await;
+    let mut response = Vec::new();
+    let _ = drive(stream.read_to_end(&mut response)).await;
+    assert!(!String::from_utf8_lossy(&response).contains("200 OK"));
+}
+
+#[tokio::test]
 async fn readiness_waits_for_the_first_list_of_classes() {
     use dew_provider::cloud::CloudConfig;
     use dew_provider::serve::{self, Dependencies, ServeConfig};
