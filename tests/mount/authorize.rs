@@ -138,12 +138,38 @@ async fn failures_of_the_api_server_are_reported_with_final_codes() {
     }
     node.api.set_broken(None);
     node.publish(&node.pod("app", "1")).await.unwrap();
-    // In a mounted volume, a list stays valid for an interval.
+    // In a mounted volume, a list stays valid for a minute.
     node.api.set_broken(Some(500));
-    node.pass(Duration::from_secs(60)).await;
+    node.pass(Duration::from_secs(50)).await;
     let reads = node.api.account_reads();
     node.publish(&node.pod("app", "1")).await.unwrap();
     assert_eq!(node.api.account_reads(), reads);
+}
+
+/// The interval of a class is the tenant's, so it must not decide how old an authorization may be.
+#[tokio::test]
+async fn an_emptied_list_stops_new_versions_within_a_minute() {
+    let node = node(AllowListMode::Required).await;
+    node.api.put_account("default", "app", Some("[\"a\"]"));
+    node.apply(
+        "app",
+        &[("objects", OBJECTS), ("rotationPollInterval", "1440m")],
+    )
+    .await;
+    let pod = node.pod("app", "1");
+    node.publish(&pod).await.unwrap();
+    let before = read(&pod, "a");
+    node.api.put_account("default", "app", Some("[]"));
+    node.owner.put("a", "newer", &[]).await;
+    node.pass(Duration::from_secs(61)).await;
+    let failed = node.failed_mounts().await;
+    node.publish(&pod).await.unwrap();
+    assert_eq!(node.failed_mounts().await, failed + 1);
+    assert_eq!(read(&pod, "a"), before);
+    // A day later too.
+    node.pass(Duration::from_secs(25 * 60 * 60)).await;
+    node.publish(&pod).await.unwrap();
+    assert_eq!(read(&pod, "a"), before);
 }
 
 #[tokio::test]

@@ -17,10 +17,16 @@ pub const NEW_LATEST: Duration = Duration::from_secs(10);
 /// secret stops new pods.
 pub const NEW_VERSION: Duration = Duration::from_secs(60 * 60);
 
+/// Maximum age of the authorization in a mounted volume, whatever interval its class sets: an emptied list must
+/// soon stop new values.
+pub const AUTHORIZATION: Duration = Duration::from_secs(60);
+
 /// Maximum age of the authorization of a Mount; `mounted` is the volume's record if it is not new, and
 /// `interval` is `rotation_poll_interval`.
 pub fn authorization(mounted: Option<&MountRecord>, interval: Duration) -> Duration {
-    mounted.map_or(NEW_LATEST.min(interval), |record| record.interval)
+    mounted.map_or(NEW_LATEST.min(interval), |record| {
+        AUTHORIZATION.min(record.interval)
+    })
 }
 
 /// Maximum age of the version of each key; `None` is any age. An object that is added to a mounted volume
