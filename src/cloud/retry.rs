@@ -1,6 +1,7 @@
 //! Whether and when a call is retried.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -78,6 +79,29 @@ impl RetryBudget {
     }
 }
 
+/// One budget for each host: a region that does not respond must not keep calls to others from being retried.
+#[derive(Default)]
+pub(super) struct RetryBudgets(Mutex<HashMap<String, Arc<RetryBudget>>>);
+
+impl RetryBudgets {
+    /// Most hosts that are remembered. Classes choose the region, so the number has no other limit.
+    const MAX_HOSTS: usize = 64;
+
+    /// The budget of a host.
+    pub(super) fn of(&self, host: &str) -> Arc<RetryBudget> {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = budgets.get(host) {
+            return Arc::clone(known);
+        }
+        if budgets.len() >= Self::MAX_HOSTS {
+            budgets.clear();
+        }
+        let budget = Arc::new(RetryBudget::new());
+        budgets.insert(host.to_owned(), Arc::clone(&budget));
+        budget
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +144,17 @@ mod tests {
         assert_eq!(budget.withdraw(false), Some(5));
         budget.deposit(5);
         assert_eq!(budget.withdraw(false), Some(5));
+    }
+
+    #[test]
+    fn a_host_that_fails_leaves_the_budgets_of_others() {
+        let budgets = RetryBudgets::default();
+        while budgets.of("kms.a.example").withdraw(true).is_some() {}
+        assert_eq!(budgets.of("kms.a.example").withdraw(true), None);
+        assert_eq!(budgets.of("kms.b.example").withdraw(true), Some(10));
+        for host in 0..1000 {
+            budgets.of(&host.to_string());
+        }
+        assert!(budgets.0.lock().unwrap().len() <= RetryBudgets::MAX_HOSTS);
     }
 }

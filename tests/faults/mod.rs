@@ -324,7 +324,7 @@ async fn retries_do_not_multiply_the_load_of_an_outage() {
     assert!(
         error
             .message()
-            .contains("too many calls of this process are failing"),
+            .contains("too many calls of this process to this host are failing"),
         "{error}"
     );
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::credentials::AccessKeys;
 use super::error::{ApiError, ErrorKind};
 use super::response::AttemptError;
-use super::retry::{MAX_ATTEMPTS, RetryBudget, Retryability, backoff_limit};
+use super::retry::{MAX_ATTEMPTS, RetryBudgets, Retryability, backoff_limit};
 use super::transport::{Attempt, Route, Transport};
 use crate::telemetry::metrics::OperationLabels;
 use crate::util::clock::{Clock, Jitter};
@@ -21,10 +21,10 @@ mod tests;
 /// Limit of one attempt, from connecting to the last byte of the response.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Sends calls, and retries them within one budget for the whole client.
+/// Sends calls, and retries them within one budget for each host.
 pub(super) struct CallLoop {
     transport: Arc<Transport>,
-    budget: RetryBudget,
+    budgets: RetryBudgets,
     clock: Clock,
     jitter: Jitter,
 }
@@ -33,7 +33,7 @@ impl CallLoop {
     pub(super) fn new(transport: Arc<Transport>, clock: Clock, jitter: Jitter) -> Self {
         Self {
             transport,
-            budget: RetryBudget::new(),
+            budgets: RetryBudgets::default(),
             clock,
             jitter,
         }
@@ -49,6 +49,7 @@ impl CallLoop {
         read: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
         let begin = Instant::now();
+        let budget = self.budgets.of(call.base.host_str().unwrap_or_default());
         let mut attempts = 0;
         let mut paid = 0;
         let mut renewed = false;
@@ -69,7 +70,7 @@ impl CallLoop {
                 .await;
             let error = match result {
                 Ok(value) => {
-                    self.budget.deposit(paid);
+                    budget.deposit(paid);
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -107,10 +108,11 @@ impl CallLoop {
                 return Err(give_up(error, attempts, &note));
             }
             let slow = matches!(error.kind, ErrorKind::Timeout | ErrorKind::Connect);
-            match self.budget.withdraw(slow) {
+            match budget.withdraw(slow) {
                 Some(cost) => paid = cost,
                 None => {
-                    let note = "not retried: too many calls of this process are failing";
+                    let note =
+                        "not retried: too many calls of this process to this host are failing";
                     return Err(give_up(error, attempts, note));
                 }
             }
