@@ -171,12 +171,14 @@ async fn run_until_stopped(demo: &Demo, pod: &PodVolume) -> Result<()> {
         .provider
         .admin_address
         .context("the provider has no admin address")?;
+    let program = std::env::current_exe()?;
+    let program = program.display();
     say(&format!(
         "Running until Ctrl-C. In another terminal:\n  \
          export HUAWEICLOUD_SDK_AK={DEMO_ACCESS_KEY} HUAWEICLOUD_SDK_SK={DEMO_SECRET_KEY}\n  \
          export DEW_REGION={DEMO_REGION} DEW_CSMS_ENDPOINT={url} DEW_IAM_ENDPOINT={url}\n  \
-         dew-provider secret get {SECRET}\n  \
-         printf '{{\"username\":\"app\",\"password\":\"mine\"}}' | dew-provider secret put {SECRET}\n  \
+         {program} secret get {SECRET}\n  \
+         printf '{{\"username\":\"app\",\"password\":\"mine\"}}' | {program} secret put {SECRET}\n  \
          cat {volume}/password      # after {} s\n  \
          curl -X POST {url}/_emulator/faults -d '{{\"times\": 3, \"fault\": {{\"status\": 502}}}}'\n  \
          curl http://{admin}/metrics",
