@@ -171,7 +171,7 @@ impl SecretCache {
     /// The cached version if it is fresh enough, else the one that the cloud returns.
     ///
     /// # Errors
-    /// Those of the calls to the cloud, and [`ErrorKind::Timeout`] at `deadline`.
+    /// Those of the calls to the cloud, and [`ErrorKind::Timeout`](crate::cloud::ErrorKind::Timeout) at `deadline`.
     pub async fn get(
         &self,
         caller: &Caller,
