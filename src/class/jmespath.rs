@@ -9,7 +9,7 @@ use jpx_core::functions::{Function, custom_error};
 use jpx_core::{Context, Expression, Runtime, SearchResult};
 use serde_json::{Number, Value};
 
-use super::jmespath_cost::{MAX_EXPANSION, peak_expansion};
+use super::jmespath_cost::{GROWING, GROWTH, MAX_EXPANSION, peak_expansion};
 
 /// Longest expression, in bytes: keeps its parser far from the end of the stack.
 pub const MAX_JMESPATH_BYTES: usize = 512;
@@ -20,8 +20,6 @@ const VALUE_OVERHEAD: usize = 64;
 
 /// Functions whose results are numbers, or that compare numbers.
 const NUMERIC: [&str; 7] = ["abs", "avg", "ceil", "floor", "max", "min", "sum"];
-/// Functions whose results can be larger than their arguments.
-const GROWING: [&str; 2] = ["join", "to_string"];
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut runtime = Runtime::new();
@@ -40,6 +38,8 @@ pub struct JmesPath {
     expression: Expression<'static>,
     /// How many copies of the secret an intermediate result may contain.
     expansion: usize,
+    /// The most text of literals that may replace each value of the secret, in bytes.
+    literals: usize,
 }
 
 impl JmesPath {
@@ -75,6 +75,11 @@ impl JmesPath {
         Ok(Self {
             expression,
             expansion: usize::try_from(expansion).unwrap_or(usize::MAX),
+            literals: if text.contains(['\'', '`']) {
+                text.len()
+            } else {
+                0
+            },
         })
     }
 
@@ -88,7 +93,9 @@ impl JmesPath {
     /// # Errors
     /// Why it cannot be evaluated. The message contains no part of `json`.
     pub fn search(&self, json: &Value, size: usize) -> Result<Value, &'static str> {
-        if size.saturating_mul(self.expansion) > MAX_EVALUATION {
+        // A projection may replace each value with a literal.
+        let replaced = size / VALUE_OVERHEAD * self.literals;
+        if (size + replaced).saturating_mul(self.expansion) > MAX_EVALUATION {
             return Err(
                 "it could take more than 16 MiB on this secret: split it into several items",
             );
@@ -158,16 +165,16 @@ impl Function for Bounded {
         if NUMERIC.contains(&self.name) && args.iter().any(is_out_of_range) {
             return Err(custom_error(ctx, OUT_OF_RANGE));
         }
+        // `jmespath_cost` counts on this.
+        let most = args.iter().map(size_of).sum::<usize>() * GROWTH as usize;
         if self.name == "join"
             && let [Value::String(glue), Value::Array(items)] = args
-            && glue.len().saturating_mul(items.len()) > MAX_EVALUATION / 2
+            && glue.len().saturating_mul(items.len()) > most
         {
             return Err(custom_error(ctx, TOO_LARGE));
         }
         match self.builtin.evaluate(args, ctx)? {
-            Value::String(text) if text.len() > MAX_EVALUATION / 2 => {
-                Err(custom_error(ctx, TOO_LARGE))
-            }
+            Value::String(text) if text.len() > most => Err(custom_error(ctx, TOO_LARGE)),
             Value::Number(number) if matches!(self.name, "avg" | "ceil" | "floor" | "sum") => {
                 Ok(Value::Number(without_zero_fraction(number)))
             }
@@ -307,10 +314,18 @@ mod tests {
         let json = format!(r#"{{"glue":"{glue}","items":[{items}]}}"#);
         assert_eq!(search("join(glue, items)", &json), TOO_LARGE);
 
+        // Long texts between few items, and escapes of escapes.
+        let quotes = format!("[\"{}\"]", "\\u0001".repeat(1_000));
+        assert_eq!(search("to_string(@)", &quotes), TOO_LARGE);
+        assert_eq!(search("join(', ', @)", r#"["a","b"]"#), "\"a, b\"");
+
         let zeros = format!("[{}]", vec!["0"; 30_000].join(","));
         let wide = format!("[*].[{}]", vec!["@"; 40].join(","));
-        let why = search(&wide, &zeros);
-        assert!(why.contains("more than 16 MiB"), "{why}");
+        let literals = format!("([*].['{}']) | [@,@,@,@,@]", "x".repeat(300));
+        for expression in [wide, literals] {
+            let why = search(&expression, &zeros);
+            assert!(why.contains("more than 16 MiB"), "{why}");
+        }
     }
 
     #[test]

@@ -8,6 +8,11 @@ use jpx_core::ast::Ast;
 /// Maximum number of copies of the secret that a result, also an intermediate one, may contain.
 pub(super) const MAX_EXPANSION: u64 = 64;
 
+/// Functions whose results may be larger than their arguments.
+pub(super) const GROWING: [&str; 2] = ["join", "to_string"];
+/// How much larger; a result that is larger is an error.
+pub(super) const GROWTH: u64 = 2;
+
 /// An upper bound of how many copies of the input any result within an expression contains; saturating.
 pub(super) fn peak_expansion(ast: &Ast) -> u64 {
     let mut peak = 1;
@@ -61,11 +66,16 @@ fn expand(ast: &Ast, input: u64, peak: &mut u64) -> u64 {
             expand(then, input, peak)
         }
         // `map(&expression, list)` and similar functions apply one argument to the others.
-        Ast::Function { args, .. } => {
+        Ast::Function { args, name, .. } => {
             let is_expression = |arg: &&Ast| matches!(arg, Ast::Expref { .. });
             let values = sum(&mut args.iter().filter(|arg| !is_expression(arg)), peak);
             let applied = args.iter().filter(is_expression);
-            applied.fold(values, |most, arg| most.max(expand(arg, values, peak)))
+            let most = applied.fold(values, |most, arg| most.max(expand(arg, values, peak)));
+            if GROWING.contains(&name.as_str()) {
+                most.saturating_mul(GROWTH)
+            } else {
+                most
+            }
         }
     };
     *peak = (*peak).max(copies);
@@ -100,7 +110,9 @@ mod tests {
             (format!("a[?!({doubled})]"), 128),
             (format!("length({doubled})"), 128),
             (format!("{{a: !({doubled}), b: b}}"), 128),
-            (format!("sort_by(@, &to_string({doubled}))"), 128),
+            (format!("sort_by(@, &to_string({doubled}))"), 256),
+            ("to_string([to_string([to_string(@)])])".to_owned(), 8),
+            ("join(a, b)".to_owned(), 4),
             (format!("a && !({doubled})"), 128),
             (format!("({doubled})[0].a"), 128),
         ] {
