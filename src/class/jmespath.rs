@@ -24,9 +24,14 @@ const NUMERIC: [&str; 7] = ["abs", "avg", "ceil", "floor", "max", "min", "sum"];
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut runtime = Runtime::new();
     runtime.register_builtin_functions();
-    for name in NUMERIC.into_iter().chain(GROWING) {
+    for name in NUMERIC {
         if let Some(builtin) = runtime.deregister_function(name) {
-            runtime.register_function(name, Box::new(Bounded { name, builtin }));
+            runtime.register_function(name, Box::new(ExactNumbers { name, builtin }));
+        }
+    }
+    for name in GROWING {
+        if let Some(builtin) = runtime.deregister_function(name) {
+            runtime.register_function(name, Box::new(BoundedText { builtin }));
         }
     }
     runtime
@@ -151,33 +156,46 @@ fn runtime_reason(reason: &jpx_core::ErrorReason) -> &'static str {
 const TOO_LARGE: &str = "the result of a function is too large";
 const OUT_OF_RANGE: &str = "a number is too large to compute with";
 
-/// A builtin function with exact results for whole numbers, and a bound on the size of its result.
-struct Bounded {
+/// A function of [`NUMERIC`], with exact results for whole numbers.
+struct ExactNumbers {
     name: &'static str,
     builtin: Box<dyn Function>,
 }
 
-impl Function for Bounded {
+impl Function for ExactNumbers {
     fn evaluate(&self, args: &[Value], ctx: &mut Context<'_>) -> SearchResult {
         if let Some(result) = exact(self.name, args) {
             return Ok(Value::Number(result));
         }
-        if NUMERIC.contains(&self.name) && args.iter().any(is_out_of_range) {
+        if args.iter().any(is_out_of_range) {
             return Err(custom_error(ctx, OUT_OF_RANGE));
         }
-        // `jmespath_cost` counts on this.
+        match self.builtin.evaluate(args, ctx)? {
+            // What max and min return is written as in the secret.
+            Value::Number(number) if !matches!(self.name, "max" | "min") => {
+                Ok(Value::Number(without_zero_fraction(number)))
+            }
+            result => Ok(result),
+        }
+    }
+}
+
+/// A function of [`GROWING`] that fails if its result is larger than the static cost assumes.
+struct BoundedText {
+    builtin: Box<dyn Function>,
+}
+
+impl Function for BoundedText {
+    fn evaluate(&self, args: &[Value], ctx: &mut Context<'_>) -> SearchResult {
         let most = args.iter().map(size_of).sum::<usize>() * GROWTH as usize;
-        if self.name == "join"
-            && let [Value::String(glue), Value::Array(items)] = args
+        // Checked before the text exists: the glue of join may be long, and its items many.
+        if let [Value::String(glue), Value::Array(items)] = args
             && glue.len().saturating_mul(items.len()) > most
         {
             return Err(custom_error(ctx, TOO_LARGE));
         }
         match self.builtin.evaluate(args, ctx)? {
             Value::String(text) if text.len() > most => Err(custom_error(ctx, TOO_LARGE)),
-            Value::Number(number) if matches!(self.name, "avg" | "ceil" | "floor" | "sum") => {
-                Ok(Value::Number(without_zero_fraction(number)))
-            }
             result => Ok(result),
         }
     }

@@ -1,6 +1,10 @@
 //! Mounts over a real socket: the simulated driver calls the provider, which calls the emulated
 //! cloud.
 
+use std::time::Duration;
+
+use crate::support::test_node::{Setup, TestNode};
+
 mod ages;
 mod authorize;
 mod cases;
@@ -9,3 +13,16 @@ mod files;
 mod outage;
 mod restart;
 mod simulated_driver;
+
+/// A class that follows the secret `a`.
+const FOLLOWS_A: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
+
+/// A node with a pod that mounted `a` so long ago that a new pod needs a confirmation.
+async fn node_with_mounted_pod(setup: Setup) -> TestNode {
+    let node = TestNode::with(setup).await;
+    node.create("a", "the value").await;
+    node.apply_for("app", FOLLOWS_A, &["a"]).await;
+    node.publish(&node.pod("app", "1")).await.unwrap();
+    node.pass(Duration::from_secs(11)).await;
+    node
+}

@@ -7,25 +7,15 @@ use dew_provider::sim::huawei::{self, Account};
 use serde_json::json;
 use tonic::Code;
 
+use super::{FOLLOWS_A, node_with_mounted_pod};
 use crate::support::logs::Logs;
 use crate::support::paused_clock::drive;
 use crate::support::test_node::{INTERVAL, Setup, TestNode, read};
 
-const OBJECTS: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn node() -> TestNode {
-    node_with(Setup::default()).await
-}
-
-/// A node with a pod that mounted `a` so long ago that a new pod needs a confirmation.
-async fn node_with(setup: Setup) -> TestNode {
-    let node = TestNode::with(setup).await;
-    node.create("a", "the value").await;
-    node.apply_for("app", OBJECTS, &["a"]).await;
-    node.publish(&node.pod("app", "1")).await.unwrap();
-    node.pass(11 * SECOND).await;
-    node
+    node_with_mounted_pod(Setup::default()).await
 }
 
 /// Lets all reads of versions fail with `fault`.
@@ -198,7 +188,7 @@ async fn other_identities_and_unlisted_pods_get_no_cached_version() {
     let keys = [("accessKey", "other"), ("secretKey", "other")];
     pod.secrets = Some(keys.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     assert!(node.publish(&pod).await.is_err());
-    node.apply_for("app", OBJECTS, &[]).await;
+    node.apply_for("app", FOLLOWS_A, &[]).await;
     node.pass(11 * SECOND).await;
     let error = node
         .publish(&node.pod("app", "3"))
@@ -210,7 +200,7 @@ async fn other_identities_and_unlisted_pods_get_no_cached_version() {
 #[tokio::test]
 async fn cached_versions_are_served_up_to_the_stale_limit() {
     let limit = Duration::from_secs(3600);
-    let node = node_with(Setup {
+    let node = node_with_mounted_pod(Setup {
         stale_limit: limit,
         ..Setup::default()
     })
@@ -225,7 +215,7 @@ async fn cached_versions_are_served_up_to_the_stale_limit() {
         .expect_err("too old");
     assert_eq!(error.code(), Code::Internal);
     drop(node);
-    let never = node_with(Setup {
+    let never = node_with_mounted_pod(Setup {
         stale_limit: Duration::ZERO,
         ..Setup::default()
     })
@@ -253,7 +243,7 @@ async fn in_a_known_outage_the_failover_region_is_asked_and_its_value_is_kept() 
     node.owner.caller.project = Some(project);
     node.create("a", "of the south").await;
     node.api.put_account("default", "app", Some("[\"a\"]"));
-    node.apply("app", &[("objects", OBJECTS), ("failoverRegion", south)])
+    node.apply("app", &[("objects", FOLLOWS_A), ("failoverRegion", south)])
         .await;
     let gets = async |name: &str, expected: &str| {
         let pod = node.pod("app", name);

@@ -12,11 +12,11 @@ use serde_json::json;
 use tempfile::TempDir;
 use tonic::Code;
 
+use super::{FOLLOWS_A, node_with_mounted_pod};
 use crate::support::logs::Logs;
 use crate::support::paused_clock::drive;
 use crate::support::test_node::{Launch, Setup, TestNode, files, read};
 
-const OBJECTS: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";
 const SECOND: Duration = Duration::from_secs(1);
 /// After this time a change is in the snapshot, which is written at most every 5 s.
 const SNAPSHOT_WRITTEN: Duration = Duration::from_secs(6);
@@ -33,16 +33,6 @@ fn with_snapshot(tmpfs: &TempDir) -> Setup {
         store_dir: Some(tmpfs.path().to_owned()),
         ..Setup::default()
     }
-}
-
-/// A node with a pod that mounted `a` so long ago that a new pod needs a confirmation.
-async fn node(setup: Setup) -> TestNode {
-    let node = TestNode::with(setup).await;
-    node.create("a", "the value").await;
-    node.apply_for("app", OBJECTS, &["a"]).await;
-    node.publish(&node.pod("app", "1")).await.unwrap();
-    node.pass(11 * SECOND).await;
-    node
 }
 
 /// Lets all reads fail with `fault`.
@@ -92,7 +82,7 @@ fn env(access: &str, secret: &str) -> Env {
 #[tokio::test]
 async fn a_new_pod_gets_what_the_previous_provider_fetched() {
     let tmpfs = tmpfs();
-    let node = node(with_snapshot(&tmpfs)).await;
+    let node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
     node.create("b", &b"\0\xff"[..]).await;
     let objects = "
       - {objectName: a, objectType: csms, stage: SYSCURRENT, objectAlias: stage}
@@ -120,7 +110,7 @@ async fn a_new_pod_gets_what_the_previous_provider_fetched() {
 #[tokio::test]
 async fn the_snapshot_is_used_only_during_an_outage() {
     let tmpfs = tmpfs();
-    let node = node(with_snapshot(&tmpfs)).await;
+    let node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
     let node = node.restart_provider(|_| {}).await;
     node.put("a", "new", &[]).await;
     let pod = node.pod("app", "2");
@@ -135,14 +125,14 @@ async fn the_snapshot_is_used_only_during_an_outage() {
 
 #[tokio::test]
 async fn without_a_directory_nothing_survives_a_restart() {
-    let node = restart_in_outage(node(Setup::default()).await, |_| {}).await;
+    let node = restart_in_outage(node_with_mounted_pod(Setup::default()).await, |_| {}).await;
     gets_nothing(&node, "2").await;
 }
 
 #[tokio::test]
 async fn the_snapshot_survives_a_killed_provider() {
     let tmpfs = tmpfs();
-    let node = node(with_snapshot(&tmpfs)).await;
+    let node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
     run_for(SNAPSHOT_WRITTEN).await;
     let left = std::fs::read(snapshot_path(&node.launch)).unwrap();
     let node = restart_in_outage(node, |launch| {
@@ -160,7 +150,7 @@ async fn the_snapshot_survives_a_killed_provider() {
 #[tokio::test]
 async fn other_keys_get_nothing_from_the_snapshot() {
     let tmpfs = tmpfs();
-    let node = node(with_snapshot(&tmpfs)).await;
+    let node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
     let node = restart_in_outage(node, |launch| {
         launch.dependencies.env = env("OTHERACCESSKEY000001", DEMO_SECRET_KEY);
     })
@@ -201,7 +191,7 @@ async fn equal_keys_in_a_rewritten_file_are_the_same_identity() {
         env: vec![keys],
         ..with_snapshot(&tmpfs)
     };
-    let node = node(setup).await;
+    let node = node_with_mounted_pod(setup).await;
     let node = restart_in_outage(node, |_| write("OTHERACCESSKEY000001")).await;
     gets_nothing(&node, "2").await;
     let node = restart_in_outage(node, |_| write(DEMO_ACCESS_KEY)).await;
@@ -217,7 +207,7 @@ async fn the_nodes_agency_is_the_same_identity_although_its_keys_change() {
         env: Vec::new(),
         ..with_snapshot(&tmpfs)
     };
-    let node = restart_in_outage(node(setup).await, |_| {}).await;
+    let node = restart_in_outage(node_with_mounted_pod(setup).await, |_| {}).await;
     gets_value(&node, "2").await;
     // Keys from the environment are another identity, even if they belong to the same account.
     let node = restart_in_outage(node, |launch| {
@@ -230,7 +220,7 @@ async fn the_nodes_agency_is_the_same_identity_although_its_keys_change() {
 #[tokio::test]
 async fn another_endpoint_is_another_identity() {
     let tmpfs = tmpfs();
-    let node = node(with_snapshot(&tmpfs)).await;
+    let node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
     let url = node.emulator.url().replace("127.0.0.1", "localhost");
     let elsewhere = |launch: &mut Launch| launch.config.cloud.csms_endpoint = Some(url);
     let node = restart_in_outage(node, elsewhere).await;
@@ -247,7 +237,7 @@ async fn the_stale_limit_includes_the_time_before_the_restart() {
             stale_limit: limit,
             ..with_snapshot(&tmpfs)
         };
-        let node = node(setup).await;
+        let node = node_with_mounted_pod(setup).await;
         let logs = Logs::capture();
         let node = restart_in_outage(node, |launch| {
             let date = launch.dependencies.clock.now() + SignedDuration::from_secs(seconds);
@@ -274,7 +264,7 @@ async fn a_rejected_version_is_removed_from_the_snapshot() {
     // The cloud rejects either the provider that fetched the version, or the next one.
     for restart in [false, true] {
         let tmpfs = tmpfs();
-        let mut node = node(with_snapshot(&tmpfs)).await;
+        let mut node = node_with_mounted_pod(with_snapshot(&tmpfs)).await;
         run_for(SNAPSHOT_WRITTEN).await;
         let before = std::fs::metadata(snapshot_path(&node.launch))
             .unwrap()
@@ -314,11 +304,11 @@ async fn a_rejection_by_the_failover_region_applies_to_classes_of_that_region() 
         accounts: vec![account],
         ..setup.emulator
     };
-    let mut node = node(Setup { emulator, ..setup }).await;
+    let mut node = node_with_mounted_pod(Setup { emulator, ..setup }).await;
     node.owner.caller.region = south.parse().unwrap();
     node.owner.caller.project = Some(project);
     node.create("a", "the value").await;
-    let objects = ("objects", OBJECTS);
+    let objects = ("objects", FOLLOWS_A);
     node.apply("app", &[objects, ("region", south)]).await;
     node.publish(&node.pod("app", "2")).await.unwrap();
     let node = node.restart_provider(|_| {}).await;
@@ -356,7 +346,7 @@ async fn a_rejection_applies_to_equal_keys_in_a_rewritten_file() {
         env: vec![keys],
         ..with_snapshot(&tmpfs)
     };
-    let node = node(setup).await;
+    let node = node_with_mounted_pod(setup).await;
     write("# longer\n");
     fail(&node, json!({"status": 403, "code": "CSMS.0302"})).await;
     node.publish(&node.pod("app", "2"))

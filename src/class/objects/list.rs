@@ -97,6 +97,15 @@ impl<'a> Check<'a> {
             .add(line, &self.label, field, || reason.into());
     }
 
+    /// Adds a problem for each unknown field. `prefix` is the field that contains them.
+    fn unknown_fields(&mut self, prefix: &str, unknown: &[(String, u64)], known: &[&str]) {
+        for (field, line) in unknown {
+            let name = format!("{prefix}{field}");
+            self.problems
+                .add(*line, &self.label, &name, || unknown_field(field, known));
+        }
+    }
+
     /// Applies `rule` to a field that is set; an error becomes a problem.
     fn field<T>(
         &mut self,
@@ -112,11 +121,7 @@ impl<'a> Check<'a> {
 
     fn object(&mut self, raw: &RawObject) -> Option<Object> {
         let before = self.problems.count();
-        for (field, line) in &raw.unknown {
-            self.problems.add(*line, &self.label, field, || {
-                unknown_field(field, RawObject::FIELDS)
-            });
-        }
+        self.unknown_fields("", &raw.unknown, RawObject::FIELDS);
         if raw.name.is_none() {
             self.fault(
                 self.line,
@@ -221,12 +226,7 @@ impl<'a> Check<'a> {
     }
 
     fn extract(&mut self, raw: &RawExtract) -> Option<Extract> {
-        for (field, line) in &raw.unknown {
-            let name = format!("jmesPath.{field}");
-            self.problems.add(*line, &self.label, &name, || {
-                unknown_field(field, RawExtract::FIELDS)
-            });
-        }
+        self.unknown_fields("jmesPath.", &raw.unknown, RawExtract::FIELDS);
         if raw.path.is_none() {
             self.fault(
                 raw.line,

@@ -118,33 +118,29 @@ async fn fetch_object(
     };
     let key = &plan.keys[index];
     let last_good = cache.last_good(&plan.caller, key).await;
-    let known_outage = last_good.as_ref().is_some_and(|last| last.known_outage);
     let mut deadline = plan.deadline;
     if last_good.is_some() {
         deadline = deadline.min(Instant::now() + STALE_FALLBACK_AFTER);
     }
-    // In a known outage, the primary region is not asked again, but the failover region may know more.
-    let outcome = match (known_outage, &plan.failover) {
-        (true, None) => None,
-        (true, Some(failover)) => {
-            Some(fetch_from(failover, object, max_age, deadline, cache).await)
+    let last_good = match last_good {
+        Some(last) if last.known_outage => {
+            return Ok(fetch_in_outage(plan, object, last, max_age, deadline, cache).await);
         }
-        (false, _) => Some(fetch_with_failover(plan, index, max_age, deadline, cache).await),
+        last => last,
     };
-    let error = match outcome {
-        Some(Ok(object)) => return Ok(object),
-        Some(Err(error)) => Some(error),
-        None => None,
+    let error = match fetch_with_failover(plan, index, max_age, deadline, cache).await {
+        Ok(object) => return Ok(object),
+        Err(error) => error,
     };
-    // What the failover region says of a secret ends nothing that the primary region returned.
-    let is_final = !known_outage && error.as_ref().is_some_and(ApiError::is_definitive);
-    if !is_final && let Some((caller, last)) = freshest(plan, object, last_good, cache).await {
-        return Ok(serve_stale(object, caller, &last, error, cache));
+    if !error.is_definitive() {
+        let primary = last_good.map(|last| (&plan.caller, last));
+        let known = primary
+            .into_iter()
+            .chain(last_of_failover(plan, object, cache).await);
+        if let Some((caller, last)) = known.min_by_key(|(_, last)| last.age) {
+            return Ok(serve_stale(object, caller, &last, Some(error), cache));
+        }
     }
-    let error = error.unwrap_or_else(|| {
-        let why = "the region does not respond, and no earlier value may be served";
-        ApiError::local("ShowSecretVersion", ErrorKind::Connect, why)
-    });
     if object.optional && error.kind == ErrorKind::NotFound {
         return Ok(fetched(object, &plan.caller, None));
     }
@@ -203,23 +199,41 @@ fn key_for(caller: &Caller, object: &Object) -> CacheKey {
     CacheKey::new(caller, &identity, &object.name, &object.selector)
 }
 
-/// What was fetched last, from the primary or from the failover region.
-async fn freshest<'a>(
+/// In a known outage, the primary region is not asked again, but the failover region may know more than `last`.
+/// What it says of the secret ends nothing that the primary region returned.
+async fn fetch_in_outage(
+    plan: &FetchPlan,
+    object: &Arc<Object>,
+    last: LastGood,
+    max_age: Option<Duration>,
+    deadline: Instant,
+    cache: &SecretCache,
+) -> FetchedObject {
+    let Some(failover) = &plan.failover else {
+        return serve_stale(object, &plan.caller, &last, None, cache);
+    };
+    match fetch_from(failover, object, max_age, deadline, cache).await {
+        Ok(object) => object,
+        Err(error) => {
+            let other = last_of_failover(plan, object, cache).await;
+            let newer = other.filter(|(_, other)| other.age < last.age);
+            let (caller, last) = newer.unwrap_or((&plan.caller, last));
+            serve_stale(object, caller, &last, Some(error), cache)
+        }
+    }
+}
+
+/// What the failover region returned last.
+async fn last_of_failover<'a>(
     plan: &'a FetchPlan,
     object: &Object,
-    primary: Option<LastGood>,
     cache: &SecretCache,
 ) -> Option<(&'a Arc<Caller>, LastGood)> {
-    let other = match &plan.failover {
-        Some(failover) => {
-            let last = cache.last_good(failover, &key_for(failover, object)).await;
-            last.map(|last| (failover, last))
-        }
-        None => None,
-    };
-    let primary = primary.map(|last| (&plan.caller, last));
-    let known = primary.into_iter().chain(other);
-    known.min_by_key(|(_, last)| last.age)
+    let failover = plan.failover.as_ref()?;
+    let last = cache
+        .last_good(failover, &key_for(failover, object))
+        .await?;
+    Some((failover, last))
 }
 
 /// Falls back to the last good version, and counts that.
