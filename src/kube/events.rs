@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,17 +17,23 @@ use tracing::{debug, warn};
 
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
+use crate::util::shares::Shares;
 
-/// Maximum number of writes in flight. Further Events are dropped; the log contains them too.
-const MAX_IN_FLIGHT: usize = 8;
+/// Maximum number of writes in flight, in all and for one namespace. Further Events are dropped; the log
+/// contains them too.
+const MAX_IN_FLIGHT: usize = 64;
+const MAX_IN_FLIGHT_PER_NAMESPACE: usize = 8;
 /// Longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1000;
 /// An Event with the same text about the same object is written at most once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(60 * 60);
-/// Events of one type at once, and one more in each [`REFILL`]: a change of a secret that all pods use must
-/// not become an Event for each pod of a large cluster.
-const BURST: u32 = 25;
+/// Events of one type at once in a namespace, and one more in each [`REFILL`]: a change of a secret that all
+/// pods use must not become an Event for each pod of a large cluster, and the failures of one tenant must not
+/// use up what others need.
+const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(10);
+/// This many namespaces can use up their budgets at once.
+const NAMESPACES: f64 = 8.0;
 
 /// Why an Event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,12 +90,27 @@ struct EventWriter {
     written: Mutex<WrittenEvents>,
 }
 
-#[derive(Default)]
 struct WrittenEvents {
-    /// When an Event was last written, by UID, reason and text.
-    last: HashMap<(String, EventReason, String), Instant>,
-    /// How much of [`BURST`] is used, and when that was computed, by type.
-    used: HashMap<&'static str, (f64, Instant)>,
+    /// When an Event was last written, by the hash of its UID, reason and text.
+    last: HashMap<u64, Instant>,
+    hasher: RandomState,
+    /// The budgets of namespaces, by type.
+    by_namespace: HashMap<&'static str, Shares>,
+    /// The budgets of this process, by type.
+    all: Shares,
+    in_flight: HashMap<String, usize>,
+}
+
+impl Default for WrittenEvents {
+    fn default() -> Self {
+        Self {
+            last: HashMap::new(),
+            hasher: RandomState::new(),
+            by_namespace: HashMap::new(),
+            all: Shares::new(NAMESPACES * BURST, NAMESPACES / REFILL.as_secs_f64()),
+            in_flight: HashMap::new(),
+        }
+    }
 }
 
 impl Events {
@@ -122,57 +144,67 @@ impl Events {
 
     fn write(&self, target: ObjectReference, reason: EventReason, mut note: String) {
         note.truncate(note.floor_char_boundary(MAX_NOTE));
+        let namespace = target.namespace.clone().unwrap_or_default();
+        let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() else {
+            return;
+        };
         if !self.admit(&target, reason, &note) {
             debug!(reason = reason.as_str(), note, "dropped an Event");
             return;
         }
-        let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() else {
-            return;
-        };
         let writer = Arc::clone(&self.0);
         let event = writer.event(target, reason, note);
         tokio::spawn(async move {
-            let namespace = event.metadata.namespace.clone().unwrap_or_default();
             let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
             if let Err(error) = api.create(&PostParams::default(), &event).await {
                 warn!(%error, "could not write an Event");
+            }
+            let mut written = writer.written();
+            if let Some(count) = written.in_flight.get_mut(&namespace) {
+                *count -= 1;
+                if *count == 0 {
+                    written.in_flight.remove(&namespace);
+                }
             }
             drop(permit);
         });
     }
 
-    /// Whether an Event is neither a repetition nor beyond the rate.
+    /// Whether an Event is neither a repetition nor beyond the bounds. Counts it as in flight if so.
     fn admit(&self, target: &ObjectReference, reason: EventReason, note: &str) -> bool {
         let now = Instant::now();
-        let mut written = self
-            .0
-            .written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let uid = target.uid.clone().unwrap_or_default();
-        let key = (uid, reason, note.to_owned());
+        let mut written = self.0.written();
+        let written = &mut *written;
+        let key = written.hasher.hash_one((&target.uid, reason, note));
         written
             .last
             .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
         if written.last.contains_key(&key) {
             return false;
         }
-        let (used, at) = written
-            .used
-            .entry(reason.event_type())
-            .or_insert((0.0, now));
-        let refilled = now.duration_since(*at).as_secs_f64() / REFILL.as_secs_f64();
-        (*used, *at) = ((*used - refilled).max(0.0), now);
-        if *used + 1.0 > f64::from(BURST) {
+        let namespace = target.namespace.as_deref().unwrap_or_default();
+        let in_flight = written.in_flight.get(namespace).copied().unwrap_or(0);
+        let new = || Shares::new(BURST, 1.0 / REFILL.as_secs_f64());
+        let budgets = written.by_namespace.entry(reason.event_type());
+        if in_flight >= MAX_IN_FLIGHT_PER_NAMESPACE
+            || !budgets.or_insert_with(new).take(namespace, 1.0)
+            || !written.all.take(reason.event_type(), 1.0)
+        {
             return false;
         }
-        *used += 1.0;
+        written
+            .in_flight
+            .insert(namespace.to_owned(), in_flight + 1);
         written.last.insert(key, now);
         true
     }
 }
 
 impl EventWriter {
+    fn written(&self) -> MutexGuard<'_, WrittenEvents> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn event(&self, target: ObjectReference, reason: EventReason, note: String) -> Event {
         let now = self.clock.now();
         let name = target.name.as_deref().unwrap_or_default();

@@ -5,4 +5,5 @@ pub mod env;
 pub mod json;
 pub mod poll_interval;
 pub mod secret_bytes;
+pub mod shares;
 pub mod single_flight;
