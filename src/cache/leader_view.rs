@@ -38,6 +38,15 @@ pub struct SecretRef<'a> {
     pub stage: Option<&'a str>,
 }
 
+impl SecretRef<'_> {
+    /// Whether a key is one of this secret, whichever version it names.
+    pub(super) fn covers(&self, key: &CacheKey) -> bool {
+        key.secret == self.secret
+            && key.region.as_str() == self.region
+            && key.project.as_deref() == self.project
+    }
+}
+
 /// The version that `latest` or a stage stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedVersion {

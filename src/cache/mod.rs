@@ -5,6 +5,7 @@ mod entries;
 mod key;
 mod leader_view;
 mod refresh_state;
+mod rejections;
 mod secret_cache;
 mod snapshot;
 

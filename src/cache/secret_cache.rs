@@ -21,15 +21,16 @@ use super::entries::{CacheEntry, CachedVersion, Entries, FetchFailure, VersionSt
 use super::key::CacheKey;
 use super::leader_view::{LeaderView, Revision, SecretRef, SyncStatus};
 use super::refresh_state::Refreshes;
+use super::rejections::Rejections;
 use super::snapshot::{SavedVersion, SnapshotFile, SnapshotWriter};
-use crate::cloud::{ApiError, Caller, Cloud, Csms, Identity, VersionSelector};
+use crate::cloud::{ApiError, Caller, Cloud, Csms, Identity, Turn, VersionSelector};
 use crate::telemetry::metrics::{CacheLabels, Metrics};
 use crate::util::single_flight::SingleFlight;
 
 /// The cache drops versions that nobody used for this long.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum size of all entries, in bytes.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How long the cache uses the version that holds a stage without fetching that version again.
 const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a failed fetch counts as a known outage.
@@ -83,6 +84,9 @@ struct CacheState {
     entries: Entries,
     leader: LeaderView,
     refreshes: Refreshes,
+    rejections: Rejections,
+    /// Whose turns the fetches in flight use.
+    turns: HashMap<CacheKey, Turn>,
 }
 
 impl SecretCache {
@@ -172,6 +176,7 @@ impl SecretCache {
     ///
     /// # Errors
     /// Those of the calls to the cloud, and [`ErrorKind::Timeout`](crate::cloud::ErrorKind::Timeout) at `deadline`.
+    /// "Not found" and "denied" are remembered for 5 s, and "not found" in a row for up to a minute.
     pub async fn get(
         &self,
         caller: &Caller,
@@ -182,10 +187,19 @@ impl SecretCache {
         if let Some(version) = self.peek(&key, max_age) {
             return Ok(version);
         }
+        if let Some(error) = self.0.state().rejections.get(&key).cloned() {
+            self.0.count("failed");
+            return Err(error);
+        }
+        let turn = self.0.join_turns(&key, &caller.turn);
+        let caller = Caller {
+            turn,
+            ..caller.clone()
+        };
         // The fetch may outlive the caller that started it, so it has a span of its own.
         let span = info_span!("fetch", secret = key.secret, request_id = Empty);
         let fetch = Arc::clone(&self.0)
-            .fetch(caller.clone(), key.clone(), deadline)
+            .fetch(caller, key.clone(), deadline)
             .instrument(span)
             .boxed();
         let (result, joined) = self
@@ -240,6 +254,9 @@ impl SecretCache {
         state
             .entries
             .retain(|entry| now.duration_since(entry.used) < FORGET_AFTER);
+        state.rejections.sweep();
+        // A caller may have joined a fetch just as it ended.
+        state.turns.retain(|_, turn| turn.is_in_use());
         self.0.size.set(state.entries.bytes() as i64);
         if let Some(snapshot) = &self.0.snapshot
             && state.entries.len() < before
@@ -253,6 +270,9 @@ impl SecretCache {
     /// Applies a revision of the leader, observed at `at`.
     pub fn apply_revision(&self, secret: SecretRef<'_>, revision: Revision, at: Instant) {
         let mut state = self.0.state();
+        if revision.failure.is_none() {
+            state.rejections.remove_secret(secret);
+        }
         let Some(rejects) = state.leader.apply(secret, revision, at) else {
             return;
         };
@@ -401,6 +421,15 @@ impl SecretCache {
     }
 }
 
+/// Forgets the turn of a fetch when it ends, also by a panic.
+struct InFlight<'a>(&'a CacheShared, &'a CacheKey);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.state().turns.remove(self.1);
+    }
+}
+
 impl CacheShared {
     fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -410,15 +439,24 @@ impl CacheShared {
         self.requests.get_or_create(&CacheLabels { result }).inc();
     }
 
+    /// The turn of a fetch of this key, which uses those of all who wait for it.
+    fn join_turns(&self, key: &CacheKey, own: &Turn) -> Turn {
+        let mut state = self.state();
+        let turn = state.turns.entry(key.clone()).or_default();
+        turn.join(own);
+        turn.clone()
+    }
+
     async fn fetch(
         self: Arc<Self>,
         caller: Caller,
         key: CacheKey,
         deadline: Instant,
     ) -> Result<Arc<CachedVersion>, ApiError> {
+        let _in_flight = InFlight(&self, &key);
         let result = self.read(&caller, &key, deadline).await;
         match &result {
-            Ok(_) => {}
+            Ok(_) => self.state().rejections.remove(&key),
             Err(error) if !error.is_definitive() => {
                 // An earlier rejection still holds when the cloud fails after it.
                 if let Some(entry) = self.state().entries.get_mut(&key)
@@ -427,7 +465,10 @@ impl CacheShared {
                     entry.failure = Some(FetchFailure::Outage(Instant::now()));
                 }
             }
-            Err(_) => self.reject(&key, self.fingerprint(&caller, &key).await),
+            Err(error) => {
+                self.state().rejections.add(&key, error);
+                self.reject(&key, self.fingerprint(&caller, &key).await);
+            }
         }
         result
     }

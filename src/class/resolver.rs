@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::parameters::{INTERVAL, Parameters};
 use super::suggestion::nearest;
-use crate::cloud::{ApiError, Caller, Cloud, Credentials, ErrorKind, Region, Source};
+use crate::cloud::{ApiError, Caller, Cloud, Credentials, ErrorKind, Region, Source, Turn};
 use crate::util::env::Env;
 use crate::util::poll_interval::RotationPollInterval;
 
@@ -88,6 +88,7 @@ impl Resolver {
             credentials: self.credentials(class, pod_credentials)?,
             region,
             project,
+            turn: Turn::default(),
         })
     }
 

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::serve::CloudArgs;
-use crate::cloud::{Caller, Cloud, Csms, NewSecret, Region, Secret, SecretValue, VersionMetadata};
+use crate::cloud::{
+    Caller, Cloud, Csms, NewSecret, Region, Secret, SecretValue, Turn, VersionMetadata,
+};
 use crate::telemetry::metrics::CloudMetrics;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
@@ -154,6 +156,7 @@ pub async fn run(args: SecretArgs) -> Result<()> {
         region,
         project: args.project_id.clone(),
         credentials,
+        turn: Turn::default(),
     };
     let deadline = Instant::now() + COMMAND_TIMEOUT;
     let format = args.format;

@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use super::duration;
 use crate::cloud::{CloudConfig, Region, tcp};
+use crate::kube::AllowListMode;
 use crate::node::hardening;
-use crate::node::mount::authorize::AllowListMode;
 use crate::serve::{self, Dependencies, RotationConfig, ServeConfig};
 use crate::telemetry::{self, LogFormat};
 use crate::util::clock::{Clock, Jitter};

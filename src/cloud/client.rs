@@ -14,7 +14,7 @@ use super::credentials::{CredentialChain, Credentials, EcsAgency, Identity, Sour
 use super::endpoints::Endpoints;
 use super::error::ApiError;
 use super::iam::{self, Projects};
-use super::rate_limit::RateLimiter;
+use super::rate_limit::{RateLimiter, Turn};
 use super::region::Region;
 use super::transport::Transport;
 use super::transport::connect::{Connectors, Dial, tcp};
@@ -22,7 +22,7 @@ use crate::telemetry::metrics::CloudMetrics;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
 
-/// The credentials, region and project of requests.
+/// The credentials, region and project of requests, and whose they are.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Region of the secrets.
@@ -31,6 +31,8 @@ pub struct Caller {
     pub project: Option<String>,
     /// Keys that sign.
     pub credentials: Credentials,
+    /// Whose share of the rate limit the requests use.
+    pub turn: Turn,
 }
 
 /// The client. Clones share connections, limits and lookups.

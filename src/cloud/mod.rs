@@ -28,5 +28,6 @@ pub use csms::{
     VersionSelector, is_valid_name, version_number,
 };
 pub use error::{ApiError, ErrorKind};
+pub use rate_limit::Turn;
 pub use region::Region;
 pub use transport::connect::{Dial, Socket, tcp};

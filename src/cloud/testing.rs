@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, Socket};
+use super::{AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, Socket, Turn};
 use crate::telemetry::metrics::CloudMetrics;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
@@ -145,6 +145,7 @@ pub(super) fn caller() -> Caller {
         region: "cn-north-4".parse().unwrap(),
         project: Some("p1".into()),
         credentials: Credentials::fixed(keys, "test"),
+        turn: Turn::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue, Turn,
 };
 use dew_provider::node::socket;
 use dew_provider::proto::{MountRequest, MountResponse};
@@ -227,6 +227,7 @@ async fn create_secrets(url: &str) {
         region: DEMO_REGION.parse().unwrap(),
         project: Some(DEMO_PROJECT.into()),
         credentials: Credentials::fixed(keys, "bench"),
+        turn: Turn::default(),
     };
     let deadline = || tokio::time::Instant::now() + Duration::from_secs(60);
     let value = || SecretValue::Text("x".repeat(VALUE).into());

@@ -5,7 +5,9 @@ mod file;
 use std::time::Duration;
 
 use dew_provider::cache::{CacheKey, SecretCache};
-use dew_provider::cloud::{AccessKeys, Caller, Cloud, CloudConfig, Credentials, VersionSelector};
+use dew_provider::cloud::{
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Turn, VersionSelector,
+};
 use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY};
 use dew_provider::telemetry::metrics::Metrics;
 use dew_provider::util::clock::{Clock, Jitter};
@@ -29,6 +31,7 @@ async fn the_least_recently_used_version_is_evicted() {
         region: DEMO_REGION.parse().unwrap(),
         project: Some(DEMO_PROJECT.into()),
         credentials: Credentials::fixed(keys, "test"),
+        turn: Turn::default(),
     };
     // Room for three values of 1000 bytes and their overhead.
     let cache = SecretCache::with_max_bytes(cloud, &metrics, Duration::ZERO, 5_000);

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::serve::Listener;
 use dew_provider::cloud::{
     AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, ErrorKind, SecretVersion,
-    Source,
+    Source, Turn,
 };
 use dew_provider::telemetry::metrics::CloudMetrics;
 use dew_provider::util::clock::{Clock, Jitter};
@@ -168,6 +168,7 @@ async fn show(cloud: &Cloud) -> Result<SecretVersion, ApiError> {
         region: "cn-north-4".parse().unwrap(),
         project: Some("p1".into()),
         credentials: Credentials::fixed(AccessKeys::new("AK", "SK", None, None), "test"),
+        turn: Turn::default(),
     };
     let deadline = Instant::now() + Duration::from_secs(30);
     Csms::new(cloud.clone())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue, Turn,
 };
 use dew_provider::sim::csi_driver::csi::{Csi, NAME, Serving};
 use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY};
@@ -83,6 +83,7 @@ impl Node {
                 region: DEMO_REGION.parse()?,
                 project: Some(DEMO_PROJECT.into()),
                 credentials: Credentials::fixed(keys, "test"),
+                turn: Turn::default(),
             },
             registrar: None,
             kubelet,

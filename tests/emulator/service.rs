@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dew_provider::cloud::{
     AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
+    Turn,
 };
 use dew_provider::sim::huawei::{
     Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
@@ -34,6 +35,7 @@ impl Service {
             region: DEMO_REGION.parse().unwrap(),
             project: Some(DEMO_PROJECT.into()),
             credentials: Credentials::fixed(keys, "test"),
+            turn: Turn::default(),
         };
         Self {
             emulator,

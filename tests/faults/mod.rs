@@ -222,6 +222,8 @@ async fn rejections_are_final_and_name_the_fix() {
             "not retried"
         );
         node.clear_faults().await;
+        // Rejections are remembered for up to a minute.
+        node.pass(Duration::from_secs(61)).await;
     }
 }
 

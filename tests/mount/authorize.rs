@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dew_provider::node::mount::authorize::AllowListMode;
+use dew_provider::kube::AllowListMode;
 use tonic::Code;
 
 use crate::support::test_node::{INTERVAL, Setup, TestNode, read};

@@ -13,6 +13,7 @@ mod files;
 mod outage;
 mod restart;
 mod simulated_driver;
+mod tenants;
 
 /// A class that follows the secret `a`.
 const FOLLOWS_A: &str = "- {objectName: a, objectType: csms, objectVersion: latest}";

@@ -127,7 +127,8 @@ async fn a_rejected_secret_is_never_served_from_the_cache() {
         fail(&node, json!({"status": status, "code": code})).await;
         let error = node.publish(&node.pod("app", "2")).await.expect_err(code);
         assert!(error.message().contains(code), "{error}");
-        // An outage after the rejection changes nothing.
+        // An outage after the rejection changes nothing, also once the rejection itself is not remembered.
+        node.pass(6 * SECOND).await;
         fail(&node, json!({"status": 502})).await;
         for _ in 0..2 {
             let result = node.publish(&node.pod("app", "2")).await;

@@ -325,6 +325,7 @@ async fn a_rejection_by_the_failover_region_applies_to_classes_of_that_region() 
     node.pass(11 * SECOND).await;
     gets_value(&node, "3").await;
     node.apply("app", &[objects, ("region", south)]).await;
+    node.pass(6 * SECOND).await;
     fail(&node, json!({"status": 502})).await;
     gets_nothing(&node, "4").await;
 }

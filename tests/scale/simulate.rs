@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, NewSecret, SecretValue, Socket,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, NewSecret, SecretValue,
+    Socket, Turn,
 };
 use dew_provider::proto::MountRequest;
 use dew_provider::proto::csi_driver_provider_server::CsiDriverProvider;
@@ -106,6 +107,7 @@ impl Simulation {
                 region: DEMO_REGION.parse().unwrap(),
                 project: Some(DEMO_PROJECT.into()),
                 credentials: Credentials::fixed(keys, "the owner"),
+                turn: Turn::default(),
             },
             emulator,
             nodes: Vec::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::http::Method;
 use dew_provider::cloud::{
-    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue, Turn,
 };
 use dew_provider::sim::huawei::{DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY};
 use dew_provider::telemetry::metrics::CloudMetrics;
@@ -35,6 +35,7 @@ impl Owner {
                 region: DEMO_REGION.parse().unwrap(),
                 project: Some(DEMO_PROJECT.into()),
                 credentials: Credentials::fixed(keys, "test"),
+                turn: Turn::default(),
             },
             emulator,
         }

@@ -57,8 +57,8 @@ impl CallLoop {
             into_api_error(error, call, attempts, begin.elapsed(), note)
         };
         loop {
-            if let Some(limiter) = call.limiter {
-                limiter.acquire(deadline).await.map_err(|why| {
+            if let Some((limiter, turn)) = call.limiter {
+                limiter.acquire(turn, deadline).await.map_err(|why| {
                     let error = AttemptError::local(ErrorKind::Throttled, Retryability::Never, why);
                     give_up(error, attempts, "")
                 })?;

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::cloud::credentials::{AccessKeys, Credentials};
 use crate::cloud::error::ErrorKind;
-use crate::cloud::rate_limit::RateLimiter;
+use crate::cloud::rate_limit::{RateLimiter, Turn};
 use crate::cloud::response::AttemptError;
 use crate::cloud::retry::Retryability;
 use crate::cloud::sign::{self, Parts};
@@ -27,8 +27,8 @@ pub(in crate::cloud) struct Call<'a> {
     pub(in crate::cloud) body: Bytes,
     /// Whether sending it twice has the same effect as sending it once.
     pub(in crate::cloud) idempotent: bool,
-    /// The rate limit that it counts against.
-    pub(in crate::cloud) limiter: Option<&'a RateLimiter>,
+    /// The rate limit that it counts against, and whose share of it.
+    pub(in crate::cloud) limiter: Option<(&'a RateLimiter, &'a Turn)>,
 }
 
 /// Whose keys sign a call.

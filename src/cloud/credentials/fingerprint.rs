@@ -42,7 +42,9 @@ pub(in crate::cloud) fn fingerprint(
 mod tests {
     use std::path::Path;
 
-    use crate::cloud::{AccessKeys, Caller, Cloud, CloudConfig, Credentials, Identity, Source};
+    use crate::cloud::{
+        AccessKeys, Caller, Cloud, CloudConfig, Credentials, Identity, Source, Turn,
+    };
     use crate::telemetry::metrics::CloudMetrics;
     use crate::util::clock::{Clock, Jitter};
     use crate::util::env::Env;
@@ -74,6 +76,7 @@ mod tests {
             region: "cn-north-4".parse().unwrap(),
             project: project.map(Into::into),
             credentials,
+            turn: Turn::default(),
         };
         let identity = caller.credentials.identity();
         cloud.fingerprint(&caller, &identity).await.unwrap()
@@ -137,6 +140,7 @@ mod tests {
             region: "cn-north-4".parse().unwrap(),
             project: None,
             credentials: cloud.own_credentials(&env, None).unwrap(),
+            turn: Turn::default(),
         };
         let before = caller.credentials.identity();
         assert_eq!(cloud.fingerprint(&caller, &before).await, None, "no file");

@@ -379,7 +379,7 @@ impl Csms {
                 .map(SecretBytes::into_bytes)
                 .unwrap_or_default(),
             idempotent,
-            limiter: Some(self.0.limiter()),
+            limiter: Some((self.0.limiter(), &caller.turn)),
             method: operation.method,
         };
         let signer = Signer {

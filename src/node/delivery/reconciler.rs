@@ -12,7 +12,7 @@ use super::context::Context;
 use super::nudge::Nudger;
 use super::refresh::{self, KeyUse};
 use crate::cache::{CacheKey, SecretStatus, SyncStatus};
-use crate::cloud::VersionSelector;
+use crate::cloud::{Turn, VersionSelector};
 use crate::kube::EventReason;
 
 /// How often the loop runs if nothing wakes it.
@@ -116,10 +116,14 @@ impl Reconciler {
                 }
                 if let Some(known) = keys.get_mut(key) {
                     known.interval = known.interval.min(record.interval);
+                    known.turn.join(&record.caller.turn);
                     continue;
                 }
+                let turn = Turn::default();
+                turn.join(&record.caller.turn);
                 let key_use = KeyUse {
                     caller: Arc::clone(&record.caller),
+                    turn,
                     interval: record.interval,
                 };
                 keys.insert(key.clone(), key_use);

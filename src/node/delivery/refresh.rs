@@ -8,17 +8,21 @@ use tracing::info;
 
 use super::context::Context;
 use crate::cache::{CacheKey, SyncStatus};
-use crate::cloud::Caller;
+use crate::cloud::{Caller, ErrorKind, Turn};
 
 /// Limit of one fetch, retries included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(45);
 /// The longest wait before the next fetch after a rejection, or one interval if that is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(5 * 60);
+/// The same after "not found". A leader notices earlier that such a secret was created.
+const MAX_MISSING_BACKOFF: Duration = Duration::from_secs(30 * 60);
 
 /// Who uses a key.
 #[derive(Clone)]
 pub(super) struct KeyUse {
     pub(super) caller: Arc<Caller>,
+    /// The turns of all of them.
+    pub(super) turn: Turn,
     /// The shortest interval of the volumes that use it.
     pub(super) interval: Duration,
 }
@@ -68,7 +72,15 @@ pub(super) fn start_if_due(
 }
 
 async fn refresh(context: Arc<Context>, key: CacheKey, key_use: KeyUse, due: DueFetch) {
-    let KeyUse { caller, interval } = key_use;
+    let KeyUse {
+        caller,
+        turn,
+        interval,
+    } = key_use;
+    let caller = Caller {
+        turn,
+        ..(*caller).clone()
+    };
     let wait = context.jitter.up_to(due.spread);
     sleep(wait).await;
     let max_age = match due.moved {
@@ -97,6 +109,9 @@ async fn refresh(context: Arc<Context>, key: CacheKey, key_use: KeyUse, due: Due
             })
         }
         Err(error) if error.kind.is_outage() => Some((interval, error.to_string())),
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            Some((MAX_MISSING_BACKOFF.max(interval), error.to_string()))
+        }
         Err(error) => Some((MAX_BACKOFF.max(interval), error.to_string())),
     };
     cache.end_refresh(&key, tried, failed);

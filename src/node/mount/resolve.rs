@@ -10,7 +10,7 @@ use super::error::MountError;
 use crate::cache::CacheKey;
 use crate::class::objects::Object;
 use crate::class::resolver::{ClassView, Resolver};
-use crate::cloud::Caller;
+use crate::cloud::{Caller, Turn};
 
 /// What one Mount fetches.
 #[derive(Debug)]
@@ -46,12 +46,17 @@ pub(super) fn resolve(
         .publish_secret
         .as_ref()
         .map(|secret| secret.credentials());
-    let caller = Arc::new(resolver.caller(class, pod_credentials)?);
+    let turn = Turn::of(&request.pod.namespace);
+    let caller = Arc::new(Caller {
+        turn: turn.clone(),
+        ..resolver.caller(class, pod_credentials)?
+    });
     let failover = class.region("failoverRegion")?.map(|region| {
         Arc::new(Caller {
             region,
             project: None,
             credentials: caller.credentials.clone(),
+            turn,
         })
     });
     let identity = caller.credentials.identity();

@@ -18,6 +18,8 @@ use stage::{DRIVER_INTERVAL, Demo, EXAMPLE_FILE, INTERVAL, SECRET};
 
 /// How often the simulated kubelet publishes the volume again after the demo, with `--keep`.
 const KUBELET_SYNC_PERIOD: Duration = Duration::from_secs(60);
+/// Longer than the provider remembers that it was denied a secret.
+const REJECTION_REMEMBERED_FOR: Duration = Duration::from_secs(6);
 
 /// Runs the demo. With `--keep`, it then keeps running until SIGTERM or SIGINT.
 ///
@@ -143,7 +145,8 @@ async fn show(demo: &Demo, keep: bool) -> Result<()> {
         error.message()
     ))?;
 
-    // The permission is back.
+    // The permission is back. kubelet retries after longer than the provider remembers the rejection.
+    sleep(REJECTION_REMEMBERED_FOR).await;
     demo.mount(&demo.pod("shop-3")).await?;
     demo.emulator.add_faults(r#"{"fault": {"reset": true}}"#)?;
     sleep(INTERVAL).await;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use crate::cloud::{
-    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue, tcp,
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue, Turn, tcp,
 };
 use crate::serve::{self, Dependencies, RotationConfig, ServeConfig, ServerHandle};
 use crate::sim::csi_driver::csi::{Csi, NAME, Serving};
@@ -109,6 +109,7 @@ impl Demo {
                 region: DEMO_REGION.parse()?,
                 project: Some(DEMO_PROJECT.to_owned()),
                 credentials: Credentials::fixed(keys, "the demo's secret owner"),
+                turn: Turn::default(),
             },
             _serving: csi.serve(&driver_socket)?,
             emulator,
