@@ -15,17 +15,21 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::cache::{SecretCache, SnapshotFile};
 use crate::class::resolver::Resolver;
 use crate::cloud::{Cloud, CloudConfig, Dial, Region};
 use crate::controller::{self, ControllerConfig, ControllerDependencies};
+use crate::kube::AllowListMode;
 use crate::kube::{Classes, Events, LeaseWatch, ServiceAccounts};
 use crate::node::admin::{self, AdminPages};
 use crate::node::delivery::{self, DeliveryConfig, DeliveryDependencies};
 use crate::node::mount::Pipeline;
-use crate::node::mount::authorize::{AllowListMode, Authorizer};
+use crate::node::mount::authorize::Authorizer;
+use crate::node::mount::large::hold_room;
+
 use crate::node::mount::service::MountService;
 use crate::node::readiness::{Latch, Readiness};
 use crate::node::socket;
@@ -292,6 +296,7 @@ fn start_with(
         let identity = rotation.node_name.as_deref();
         let controller_config = ControllerConfig {
             qps: rotation.qps,
+            allow_list: config.allow_list,
             identity: identity.unwrap_or(env!("CARGO_PKG_NAME")).to_owned(),
         };
         let delivery_config = DeliveryConfig {
@@ -402,6 +407,7 @@ fn serve_sockets(
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let server = Server::builder()
+            .layer(MapResponseLayer::new(hold_room))
             .add_service(service)
             .serve_with_incoming_shutdown(listener.incoming(), stop.clone().cancelled_owned());
         tasks.spawn(async move {

@@ -8,7 +8,7 @@ use kube::Client;
 use tokio::sync::watch;
 
 use crate::class::resolver::Resolver;
-use crate::kube::{Classes, Events};
+use crate::kube::{AllowListMode, Classes, Events};
 use crate::telemetry::metrics::RotationMetrics;
 use crate::util::clock::Clock;
 
@@ -17,6 +17,8 @@ use crate::util::clock::Clock;
 pub struct ControllerConfig {
     /// Polls per second.
     pub qps: NonZeroU32,
+    /// Whether ServiceAccounts must list the secrets of their pods.
+    pub allow_list: AllowListMode,
     /// Name of this process in the election; a random suffix makes it unique.
     pub identity: String,
 }

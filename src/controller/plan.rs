@@ -1,7 +1,10 @@
 //! Plans which secrets to poll: those that pods follow under the provider's own identity, according to the
-//! SecretProviderClasses and to the driver's SecretProviderClassPodStatuses.
+//! SecretProviderClasses, to the driver's SecretProviderClassPodStatuses, and to the lists of ServiceAccounts.
+//!
+//! A class may name anything, also what its pods may not mount. Such secrets are not polled, because what comes
+//! of it would tell the namespace whether they exist.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +13,16 @@ use kube::ResourceExt;
 use crate::class::objects::Objects;
 use crate::class::parameters::Parameters;
 use crate::class::resolver::{ClassView, PUBLISH_SECRET, Resolver};
-use crate::cloud::{Caller, VersionSelector};
-use crate::kube::{ClassMounts, EventTarget, SecretProviderClass};
+use crate::cloud::{Caller, Turn, VersionSelector};
+use crate::kube::{AllowLists, ClassMounts, EventTarget, SecretProviderClass};
+use crate::util::shares::Shares;
+
+/// Secrets that are polled for one namespace. A project has 200 by default.
+const MAX_SECRETS_PER_NAMESPACE: usize = 1000;
+/// Bytes of `objects` that are parsed for one namespace at once, and per second: somebody may edit a class
+/// again and again.
+const PARSED_AT_ONCE: f64 = 1024.0 * 1024.0;
+const PARSED_PER_SECOND: f64 = 32.0 * 1024.0;
 
 /// A secret. One poll resolves its `latest` and its stages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +73,8 @@ pub(super) struct PlannedSecret {
     pub(super) nodes: u32,
     /// The classes that name it.
     pub(super) classes: Vec<ClassRef>,
+    /// The namespaces of these classes.
+    pub(super) namespaces: BTreeSet<Arc<str>>,
 }
 
 /// A class that no pod can mount as it is.
@@ -78,84 +91,190 @@ struct ClassPlan {
     followed: Vec<(String, Followed)>,
 }
 
-/// The resourceVersion of a class, and its plan; `None` if the class has nothing to poll.
-type ParsedClass = (Option<String>, Option<Arc<ClassPlan>>);
+/// A parsed class.
+struct ParsedClass {
+    /// The resourceVersion that was parsed.
+    version: Option<String>,
+    /// `None` if the class has nothing to poll, or if no pod mounted it.
+    plan: Option<ClassPlan>,
+    /// Whether it is invalid, which has been reported.
+    is_invalid: bool,
+    /// Whether a pod mounted it.
+    is_mounted: bool,
+}
+
+/// What a plan is made from.
+pub(super) struct PlanInputs<'a> {
+    /// The classes of all providers.
+    pub(super) classes: &'a [Arc<SecretProviderClass>],
+    /// The pods and nodes that mounted a class, by namespace and name.
+    pub(super) mounts: &'a HashMap<(String, String), ClassMounts>,
+    /// What the pods of a namespace may mount.
+    pub(super) allow_lists: &'a AllowLists,
+    /// Resolves the region, project and credentials of a class.
+    pub(super) resolver: &'a Resolver,
+    /// The names of this provider.
+    pub(super) provider_names: &'a [String],
+    /// The interval of classes that set none.
+    pub(super) interval: Duration,
+}
+
+/// Which secrets to poll.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) secrets: BTreeMap<SecretId, PlannedSecret>,
+    /// The classes that became invalid since the last plan.
+    pub(super) invalid: Vec<InvalidClass>,
+    /// Whether a class has changed that has to wait for its namespace's turn to be parsed.
+    pub(super) is_incomplete: bool,
+}
 
 /// Makes plans; caches parsed classes until they change.
-#[derive(Default)]
 pub(super) struct Planner {
     parsed: HashMap<String, ParsedClass>,
+    shares: Shares,
 }
 
 impl Planner {
-    /// The plan, and the classes that became invalid since the last one.
-    pub(super) fn plan(
-        &mut self,
-        classes: &[Arc<SecretProviderClass>],
-        mounts: &HashMap<(String, String), ClassMounts>,
-        resolver: &Resolver,
-        provider_names: &[String],
-        interval: Duration,
-    ) -> (BTreeMap<SecretId, PlannedSecret>, Vec<InvalidClass>) {
-        let mut plan: BTreeMap<SecretId, PlannedSecret> = BTreeMap::new();
-        let mut invalid = Vec::new();
+    pub(super) fn new() -> Self {
+        Self {
+            parsed: HashMap::new(),
+            shares: Shares::new(PARSED_AT_ONCE, PARSED_PER_SECOND),
+        }
+    }
+
+    /// Makes a plan. Classes that no pod has mounted are only checked, after the others.
+    pub(super) fn plan(&mut self, inputs: &PlanInputs<'_>) -> Plan {
+        let mut plan = Plan::default();
+        let mut counts = HashMap::new();
         let mut parsed = HashMap::new();
-        for class in classes {
+        let is_own = |class: &&Arc<SecretProviderClass>| {
             let provider = class.spec.provider.as_deref().unwrap_or_default();
-            if !provider_names.iter().any(|name| name == provider) {
-                continue;
-            }
-            let reference = ClassRef::of(class);
-            let version = class.metadata.resource_version.clone();
+            inputs.provider_names.iter().any(|name| name == provider)
+        };
+        let own = inputs.classes.iter().filter(is_own);
+        let (mounted, others): (Vec<_>, Vec<_>) = own
+            .map(|class| (class, ClassRef::of(class)))
+            .map(|(class, reference)| {
+                let name = (reference.namespace.clone(), reference.name.clone());
+                (class, reference, inputs.mounts.get(&name))
+            })
+            .partition(|(_, _, mounts)| mounts.is_some());
+        for (class, reference, mounts) in mounted.into_iter().chain(others) {
+            let is_mounted = mounts.is_some();
             let known = self.parsed.remove(&reference.uid);
-            let class_plan = match known.filter(|(seen, _)| *seen == version) {
-                Some((_, class_plan)) => class_plan,
-                None => match parse(class, resolver) {
-                    Ok(class_plan) => class_plan.map(Arc::new),
-                    Err(why) => {
-                        let class = reference.clone();
-                        invalid.push(InvalidClass { class, why });
-                        None
-                    }
-                },
-            };
-            parsed.insert(reference.uid.clone(), (version, class_plan.clone()));
-            let name = (reference.namespace.clone(), reference.name.clone());
-            if let (Some(class_plan), Some(mounts)) = (class_plan, mounts.get(&name)) {
-                add(&mut plan, &class_plan, *mounts, &reference, interval);
+            let current = self.parse(class, &reference, is_mounted, known, inputs, &mut plan);
+            let Some(current) = current else { continue };
+            if let (Some(class_plan), Some(mounts)) = (&current.plan, mounts) {
+                let secrets = &mut plan.secrets;
+                add(
+                    secrets,
+                    &mut counts,
+                    class_plan,
+                    *mounts,
+                    &reference,
+                    inputs,
+                );
             }
+            parsed.insert(reference.uid, current);
         }
         self.parsed = parsed;
-        (plan, invalid)
+        plan
+    }
+
+    /// Parses a class, unless it is `known` or its namespace has parsed too much lately: then it stays as it is
+    /// for now.
+    fn parse(
+        &mut self,
+        class: &SecretProviderClass,
+        reference: &ClassRef,
+        is_mounted: bool,
+        known: Option<ParsedClass>,
+        inputs: &PlanInputs<'_>,
+        plan: &mut Plan,
+    ) -> Option<ParsedClass> {
+        let version = &class.metadata.resource_version;
+        let same = known.as_ref().filter(|known| known.version == *version);
+        if same.is_some_and(|known| known.is_mounted || known.is_invalid || !is_mounted) {
+            return known;
+        }
+        let parameters = class.spec.parameters.as_ref();
+        let objects = parameters.and_then(|parameters| parameters.get("objects"));
+        let size = objects.map_or(0, String::len) as f64;
+        if !self.shares.take(&reference.namespace, size) {
+            plan.is_incomplete = true;
+            return known;
+        }
+        let parsed = parse(class, inputs.resolver);
+        let is_invalid = parsed.is_err();
+        let class_plan = parsed.unwrap_or_else(|why| {
+            let class = reference.clone();
+            plan.invalid.push(InvalidClass { class, why });
+            None
+        });
+        Some(ParsedClass {
+            version: version.clone(),
+            plan: class_plan.filter(|_| is_mounted),
+            is_invalid,
+            is_mounted,
+        })
     }
 }
 
-/// Adds the secrets of a class to the plan.
+/// Adds to the plan the secrets of a class that its namespace may use.
 fn add(
-    plan: &mut BTreeMap<SecretId, PlannedSecret>,
+    secrets: &mut BTreeMap<SecretId, PlannedSecret>,
+    counts: &mut HashMap<Arc<str>, usize>,
     class_plan: &ClassPlan,
     mounts: ClassMounts,
     class: &ClassRef,
-    interval: Duration,
+    inputs: &PlanInputs<'_>,
 ) {
-    let interval = class_plan.interval.unwrap_or(interval);
+    let interval = class_plan.interval.unwrap_or(inputs.interval);
+    let names: HashSet<&str> = class_plan
+        .followed
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let allowed = inputs
+        .allow_lists
+        .allowed(&class.namespace, names.into_iter());
+    let namespace: Arc<str> = Arc::from(class.namespace.as_str());
+    let count = counts.entry(Arc::clone(&namespace)).or_default();
     for (secret, followed) in &class_plan.followed {
+        if !allowed.contains(secret.as_str()) {
+            continue;
+        }
         let id = SecretId {
             region: class_plan.caller.region.as_str().to_owned(),
             project: class_plan.caller.project.clone(),
             secret: secret.clone(),
         };
-        let planned = plan.entry(id).or_insert_with(|| PlannedSecret {
-            caller: class_plan.caller.clone(),
+        let is_counted = secrets
+            .get(&id)
+            .is_some_and(|known| known.namespaces.contains(&namespace));
+        if !is_counted && *count >= MAX_SECRETS_PER_NAMESPACE {
+            continue;
+        }
+        *count += usize::from(!is_counted);
+        let planned = secrets.entry(id).or_insert_with(|| PlannedSecret {
+            caller: Caller {
+                turn: Turn::default(),
+                ..class_plan.caller.clone()
+            },
             interval,
             followed: BTreeMap::new(),
             nodes: 0,
             classes: Vec::new(),
+            namespaces: BTreeSet::new(),
         });
         planned.interval = planned.interval.min(interval);
         *planned.followed.entry(followed.clone()).or_default() += mounts.pods;
         planned.nodes += mounts.nodes;
         planned.classes.push(class.clone());
+        if planned.namespaces.insert(Arc::clone(&namespace)) {
+            planned.caller.turn.join(&Turn::of(&namespace));
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct PollOutcome {
     pub(super) strategy: Option<Strategy>,
     /// Whether the cloud responded.
     pub(super) answered: bool,
+    /// Whether the cloud rejected everything that was asked.
+    pub(super) rejected: bool,
     /// What pods followed when the poll started.
     pub(super) followed: Vec<Followed>,
     /// The SecretRevisions that were written.
@@ -77,6 +79,9 @@ impl Poll {
             first_strategy: self.strategy,
             strategy: resolutions.values().any(Result::is_ok).then_some(strategy),
             answered: resolutions.values().any(is_answer),
+            rejected: resolutions
+                .values()
+                .all(|resolution| resolution.as_ref().is_err_and(ApiError::is_definitive)),
             followed,
             written: Vec::new(),
             failing: Vec::new(),
@@ -97,6 +102,11 @@ impl Poll {
                 continue;
             };
             let pods = self.planned.followed.get(&followed).copied().unwrap_or(0);
+            // Of a secret that was never found, nothing is published.
+            if let (None, Err(error)) = (published, &resolution) {
+                debug!(secret = spec.secret, %error, "secret cannot be polled yet");
+                continue;
+            }
             let before = published.clone().unwrap_or_default();
             let Some(mut status) = publish::next_status(&before, &resolution, pods, &now) else {
                 continue;

@@ -10,15 +10,21 @@ use tracing::{info, warn};
 
 use super::context::Context;
 use super::election::Heartbeat;
-use super::plan::{PlannedSecret, Planner, SecretId};
+use super::plan::{Plan, PlanInputs, PlannedSecret, Planner, SecretId};
 use super::poll::{POLL_TIMEOUT, Poll, PollOutcome, until_next};
 use super::probe::Strategy;
 use super::publish;
 use crate::cloud::{Cloud, Csms};
-use crate::kube::{EventReason, MountCounts};
+use crate::kube::{AllowLists, EventReason, MountCounts};
 
 /// Polls in flight at once; the client limits their rate.
 const MAX_IN_FLIGHT: usize = 32;
+/// Polls in flight at once for one namespace, if they are for no other.
+const MAX_IN_FLIGHT_PER_NAMESPACE: usize = MAX_IN_FLIGHT / 2;
+/// A secret that was never found is polled at its interval, then at twice, four and eight times that.
+const MAX_MISSING_DOUBLINGS: u32 = 3;
+/// The wait for the next plan if a class has to wait for its namespace's turn to be parsed.
+const PLAN_AGAIN: Duration = Duration::from_secs(5);
 /// Changes of classes and pods within this time lead to one new plan.
 const PLAN_DELAY: Duration = Duration::from_millis(500);
 /// The wait before the next poll of a secret whose SecretRevision could not be written.
@@ -40,6 +46,17 @@ struct ScheduledSecret {
     /// Whether the heartbeat may confirm its SecretRevisions: this leader has polled it and published what
     /// moved, or there are none yet.
     confirmed: bool,
+    /// Whether it has SecretRevisions.
+    is_published: bool,
+    /// How often in a row it was not found or denied, if it was never found.
+    missing: u32,
+}
+
+impl ScheduledSecret {
+    /// The number of intervals from one poll to the next.
+    fn intervals(&self) -> u32 {
+        1 << self.missing.saturating_sub(1).min(MAX_MISSING_DOUBLINGS)
+    }
 }
 
 struct Scheduler<'a> {
@@ -47,6 +64,7 @@ struct Scheduler<'a> {
     csms: Csms,
     heartbeat: &'a Heartbeat,
     mounts: MountCounts,
+    allow_lists: AllowLists,
     planner: Planner,
     secrets: BTreeMap<SecretId, ScheduledSecret>,
     published: publish::Published,
@@ -57,6 +75,8 @@ struct Scheduler<'a> {
     polls: JoinSet<PollOutcome>,
     /// The secret of each poll in flight.
     polled: HashMap<Id, SecretId>,
+    /// When a poll was last started for each namespace.
+    turns: HashMap<Arc<str>, Instant>,
     /// Since when the cloud has not responded to any poll.
     unanswered: Option<Instant>,
     /// When the nodes will have fetched the versions that were published earlier.
@@ -66,22 +86,27 @@ struct Scheduler<'a> {
 /// Leads until it is dropped, or until the cloud has not responded for so long that another node should try.
 pub(super) async fn lead(context: &Context, cloud: Cloud, heartbeat: &Heartbeat) {
     let (mounts, watch) = MountCounts::watch(context.client.clone());
+    let mode = context.config.allow_list;
+    let (allow_lists, allow_list_watch) = AllowLists::watch(context.client.clone(), mode);
     let _gauge = context.metrics.lead();
     let work = async {
         mounts.ready().await;
+        allow_lists.ready().await;
         context.classes.ready().await;
         let scheduler = Scheduler {
             context,
             csms: Csms::new(cloud),
             heartbeat,
             mounts: mounts.clone(),
-            planner: Planner::default(),
+            allow_lists: allow_lists.clone(),
+            planner: Planner::new(),
             secrets: BTreeMap::new(),
             published: publish::list(&context.client).await,
             unused: HashMap::new(),
             strategies: BTreeMap::new(),
             polls: JoinSet::new(),
             polled: HashMap::new(),
+            turns: HashMap::new(),
             unanswered: None,
             fetching_until: Arc::new(Mutex::new(Instant::now())),
         };
@@ -89,6 +114,7 @@ pub(super) async fn lead(context: &Context, cloud: Cloud, heartbeat: &Heartbeat)
     };
     tokio::select! {
         () = watch => {}
+        () = allow_list_watch => {}
         () = work => {}
     }
 }
@@ -97,10 +123,10 @@ impl Scheduler<'_> {
     async fn run(mut self) {
         let mut classes = self.context.classes.changes();
         let mut mounts = self.mounts.changes();
+        let mut allow_lists = self.allow_lists.changes();
         let mut deletions = self.context.deletions.clone();
         deletions.mark_unchanged();
-        self.plan().await;
-        let mut plan_at = Instant::now() + DELETE_UNUSED_AFTER;
+        let mut plan_at = Instant::now() + self.plan().await;
         loop {
             self.start_due_polls();
             let now = Instant::now();
@@ -114,8 +140,7 @@ impl Scheduler<'_> {
                 warn!("CSMS does not respond to this node; resigning as leader");
                 return;
             }
-            let has_room = self.polls.len() < MAX_IN_FLIGHT;
-            let next = self.next_due().filter(|_| has_room).unwrap_or(plan_at);
+            let next = self.next_start().unwrap_or(plan_at);
             tokio::select! {
                 Some(done) = self.polls.join_next_with_id() => match done {
                     Ok((task, outcome)) => {
@@ -127,22 +152,23 @@ impl Scheduler<'_> {
                 _ = deletions.changed() => self.check_deleted().await,
                 _ = classes.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
                 _ = mounts.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
+                _ = allow_lists.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
                 () = sleep_until(next.min(plan_at)) => {}
             }
             if Instant::now() >= plan_at {
-                self.plan().await;
-                plan_at = Instant::now() + DELETE_UNUSED_AFTER;
+                plan_at = Instant::now() + self.plan().await;
             }
         }
     }
 
-    /// Whether the leader has polled each secret, at most half an interval late, and published what moved.
+    /// Whether the leader has polled each secret with SecretRevisions, at most half an interval late, and published what moved.
     /// With more secrets than the rate limit allows in an interval, the time that a round of polls takes
     /// counts as the interval.
     fn is_all_confirmed(&self, now: Instant) -> bool {
         let qps = self.context.config.qps.get().into();
         let round = Duration::from_secs((self.secrets.len() as u64).div_ceil(qps));
-        self.secrets.values().all(|secret| {
+        let mut published = self.secrets.values().filter(|secret| secret.is_published);
+        published.all(|secret| {
             let interval = secret.planned.interval.max(round);
             secret.confirmed && now < secret.due + interval / LATE_FRACTION + POLL_TIMEOUT
         })
@@ -184,15 +210,21 @@ impl Scheduler<'_> {
         waiting.map(|secret| secret.due).min()
     }
 
-    async fn plan(&mut self) {
+    /// Plans anew, and returns the time until the next plan if nothing changes.
+    async fn plan(&mut self) -> Duration {
         let context = self.context;
-        let (plan, invalid) = self.planner.plan(
-            &context.classes.all(),
-            &self.mounts.by_class(),
-            &context.resolver,
-            &context.provider_names,
-            context.interval,
-        );
+        let Plan {
+            secrets: plan,
+            invalid,
+            is_incomplete,
+        } = self.planner.plan(&PlanInputs {
+            classes: &context.classes.all(),
+            mounts: &self.mounts.by_class(),
+            allow_lists: &self.allow_lists,
+            resolver: &context.resolver,
+            provider_names: &context.provider_names,
+            interval: context.interval,
+        });
         for invalid in invalid {
             let note = format!("pods that mounted it keep their files: {}", invalid.why);
             let class = invalid.class.event_target();
@@ -206,7 +238,7 @@ impl Scheduler<'_> {
                 Some(known) => {
                     let same = planned.followed.keys().eq(known.planned.followed.keys());
                     let due = if same { known.due } else { now };
-                    let due = due.min(now + planned.interval);
+                    let due = due.min(now + planned.interval * known.intervals());
                     ScheduledSecret {
                         planned,
                         due,
@@ -215,18 +247,29 @@ impl Scheduler<'_> {
                 }
                 None => ScheduledSecret {
                     // A heartbeat would confirm what an earlier leader published, so it waits for the first
-                    // poll. A secret without a SecretRevision need not withhold it.
-                    confirmed: !self.is_published(&id, &planned),
+                    // poll.
+                    confirmed: false,
+                    is_published: self.is_published(&id, &planned),
                     planned,
                     due: now,
                     in_flight: false,
+                    missing: 0,
                 },
             };
             self.secrets.insert(id, secret);
         }
+        let in_use: HashSet<&Arc<str>> = (self.secrets.values())
+            .flat_map(|secret| &secret.planned.namespaces)
+            .collect();
+        self.turns.retain(|namespace, _| in_use.contains(namespace));
         context.metrics.planned.set(self.secrets.len() as i64);
         self.write_intervals().await;
         self.delete_unused().await;
+        if is_incomplete {
+            PLAN_AGAIN
+        } else {
+            DELETE_UNUSED_AFTER
+        }
     }
 
     fn is_published(&self, id: &SecretId, planned: &PlannedSecret) -> bool {
@@ -279,16 +322,43 @@ impl Scheduler<'_> {
 
     fn start_due_polls(&mut self) {
         let now = Instant::now();
-        while self.polls.len() < MAX_IN_FLIGHT {
-            let due = self
-                .secrets
-                .iter()
-                .filter(|(_, secret)| !secret.in_flight && secret.due <= now)
-                .min_by_key(|(_, secret)| secret.due)
-                .map(|(id, _)| id.clone());
-            let Some(id) = due else { return };
+        while let Some(id) = self.next_poll(now) {
             self.start_poll(id);
         }
+    }
+
+    /// The next secret to poll of those that are due: the namespaces take turns.
+    fn next_poll(&self, now: Instant) -> Option<SecretId> {
+        let due = self.startable().filter(|(_, secret)| secret.due <= now);
+        let next = due.min_by_key(|(_, secret)| {
+            let namespaces = secret.planned.namespaces.iter();
+            let turn = namespaces.map(|namespace| self.turns.get(namespace)).min();
+            (turn.flatten(), secret.due)
+        });
+        next.map(|(id, _)| id.clone())
+    }
+
+    /// When the next poll can be started; `None` if that depends on the end of another one.
+    fn next_start(&self) -> Option<Instant> {
+        self.startable().map(|(_, secret)| secret.due).min()
+    }
+
+    /// The secrets that could be polled now.
+    fn startable(&self) -> impl Iterator<Item = (&SecretId, &ScheduledSecret)> {
+        let mut in_flight: HashMap<&str, usize> = HashMap::new();
+        for secret in self.polled.values().filter_map(|id| self.secrets.get(id)) {
+            for namespace in &secret.planned.namespaces {
+                *in_flight.entry(namespace).or_default() += 1;
+            }
+        }
+        let has_room = self.polls.len() < MAX_IN_FLIGHT;
+        self.secrets.iter().filter(move |(_, secret)| {
+            let has_turn = |namespace: &Arc<str>| {
+                let polls = in_flight.get(&**namespace);
+                polls.is_none_or(|polls| *polls < MAX_IN_FLIGHT_PER_NAMESPACE)
+            };
+            has_room && !secret.in_flight && secret.planned.namespaces.iter().any(has_turn)
+        })
     }
 
     fn start_poll(&mut self, id: SecretId) {
@@ -296,6 +366,10 @@ impl Scheduler<'_> {
             return;
         };
         secret.in_flight = true;
+        let now = Instant::now();
+        for namespace in &secret.planned.namespaces {
+            self.turns.insert(Arc::clone(namespace), now);
+        }
         self.unanswered.get_or_insert_with(Instant::now);
         let planned = secret.planned.clone();
         let strategy = match self.strategies.get(&id) {
@@ -341,6 +415,7 @@ impl Scheduler<'_> {
             // No strategy led to a result: the next poll starts with the best one again.
             None => drop(self.strategies.remove(&outcome.id)),
         }
+        let has_written = !outcome.written.is_empty();
         for (spec, status) in outcome.written {
             self.published.insert(spec.object_name(), (spec, status));
         }
@@ -349,6 +424,12 @@ impl Scheduler<'_> {
         };
         secret.in_flight = false;
         secret.confirmed = !outcome.write_failed;
+        secret.is_published |= has_written;
+        secret.missing = if outcome.rejected && !secret.is_published {
+            secret.missing + 1
+        } else {
+            0
+        };
         let interval = secret.planned.interval;
         secret.due = now
             + if outcome.write_failed {
@@ -358,7 +439,7 @@ impl Scheduler<'_> {
                 Duration::ZERO
             } else {
                 let now = self.context.clock.now().as_millisecond();
-                until_next(&outcome.id, interval, now)
+                until_next(&outcome.id, interval, now) + interval * (secret.intervals() - 1)
             };
         for cause in outcome.failing {
             for class in &secret.planned.classes {

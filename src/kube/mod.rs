@@ -1,5 +1,6 @@
 //! The Kubernetes side: what is watched, read and written.
 
+pub mod allow_lists;
 pub mod classes;
 pub mod client;
 pub mod events;
@@ -9,6 +10,7 @@ pub mod pods;
 pub mod revisions;
 pub mod service_accounts;
 
+pub use allow_lists::AllowLists;
 pub use classes::{Classes, SecretProviderClass, SecretProviderClassSpec};
 pub use client::{KubeError, config};
 pub use events::{EventReason, EventTarget, Events};
@@ -16,4 +18,4 @@ pub use lease::LeaseWatch;
 pub use pod_statuses::{ClassMounts, MountCounts};
 pub use pods::{PodRef, Pods};
 pub use revisions::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
-pub use service_accounts::ServiceAccounts;
+pub use service_accounts::{AllowListMode, ServiceAccounts};

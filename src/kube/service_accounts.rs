@@ -21,6 +21,19 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Limit of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether the ServiceAccount must list the secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "camelCase")]
+pub enum AllowListMode {
+    /// The list must exist and name every secret, as for the CCE add-on.
+    #[default]
+    Required,
+    /// A list must name every secret; without a list, every secret is allowed.
+    IfPresent,
+    /// Lists are ignored.
+    Off,
+}
+
 /// The list in the annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowList {
@@ -145,5 +158,15 @@ fn what(namespace: &str, name: &str) -> String {
 impl fmt::Debug for ServiceAccounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServiceAccounts")
+    }
+}
+
+impl fmt::Display for AllowListMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "required",
+            Self::IfPresent => "ifPresent",
+            Self::Off => "off",
+        })
     }
 }

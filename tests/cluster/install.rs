@@ -151,12 +151,12 @@ pub(crate) fn release(_: &mut Node) -> Result<()> {
     };
     for (verb, resource, expected) in [
         ("get", "serviceaccounts", true),
+        ("watch", "serviceaccounts", true),
         (
             "watch",
             "secretproviderclasses.secrets-store.csi.x-k8s.io",
             true,
         ),
-        ("list", "serviceaccounts", false),
         ("get", "secrets", false),
         ("list", "pods", true),
         ("get", "pods", false),

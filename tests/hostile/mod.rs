@@ -355,7 +355,7 @@ async fn files_over_the_drivers_limit_are_rejected_before_the_driver_gets_them()
 #[tokio::test]
 async fn a_panic_fails_only_its_own_mount() {
     use dew_provider::cloud::CloudConfig;
-    use dew_provider::node::mount::authorize::AllowListMode;
+    use dew_provider::kube::AllowListMode;
     use dew_provider::serve::{self, Dependencies, ServeConfig};
     use dew_provider::util::clock::{Clock, Jitter};
     use dew_provider::util::env::Env;

@@ -6,4 +6,5 @@ mod edits;
 mod leaders;
 mod polling;
 mod random;
+mod tenants;
 mod without_leader;

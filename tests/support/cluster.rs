@@ -297,6 +297,9 @@ impl Cluster {
                 "state": {"running": {}},
             }]},
         });
+        for (key, value) in &pod.attributes {
+            object["spec"]["volumes"][0]["csi"]["volumeAttributes"][key] = json!(value);
+        }
         for (key, value) in metadata.as_object().unwrap() {
             object["metadata"][key] = value.clone();
         }

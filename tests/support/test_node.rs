@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ::http::Method;
 use dew_provider::cloud::{self, CloudConfig};
-use dew_provider::node::mount::authorize::AllowListMode;
+use dew_provider::kube::AllowListMode;
 use dew_provider::serve::{self, Dependencies, ServeConfig, ServerHandle};
 use dew_provider::sim::csi_driver::{Driver, DriverConfig, PodVolume};
 use dew_provider::sim::huawei::{self, DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY, Emulator};

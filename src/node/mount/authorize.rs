@@ -1,7 +1,6 @@
 //! Step 3, authorize: whether the pod may mount these secrets with these parameters.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,24 +9,11 @@ use super::request::Request;
 use crate::class::objects::Objects;
 use crate::class::parameters::PROTECTED;
 use crate::kube::service_accounts::{ANNOTATION, AllowList};
-use crate::kube::{Classes, KubeError, ServiceAccounts};
+use crate::kube::{AllowListMode, Classes, KubeError, ServiceAccounts};
 
 /// Before a list that is older than this denies a pod, the authorizer reads it again, so that a corrected
 /// annotation takes effect at once.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
-
-/// Whether the ServiceAccount must list the secrets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-#[clap(rename_all = "camelCase")]
-pub enum AllowListMode {
-    /// The list must exist and name every secret, as for the CCE add-on.
-    #[default]
-    Required,
-    /// A list must name every secret; without a list, every secret is allowed.
-    IfPresent,
-    /// Lists are ignored.
-    Off,
-}
 
 /// An authorized request with its objects.
 #[derive(Debug)]
@@ -213,14 +199,4 @@ fn from_kube(error: KubeError) -> MountError {
         KubeError::Failed { .. } => Reason::Internal,
     };
     MountError::new(reason, error.to_string())
-}
-
-impl fmt::Display for AllowListMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Required => "required",
-            Self::IfPresent => "ifPresent",
-            Self::Off => "off",
-        })
-    }
 }
