@@ -10,6 +10,8 @@
 //! | 6 select | [`select`](mod@select) | extracts the contents of files: JMESPath, keys, encodings |
 //! | 7 response | `response` | builds the response: files, modes and file versions, sorted by path |
 //!
+//! [`large`] runs steps 6 and 7, and lets large Mounts wait for each other.
+//!
 //! A Mount is all or nothing: one failed object fails the Mount, and the error lists all failed objects.
 //! [`service`] is the gRPC service around the pipeline.
 
@@ -17,6 +19,7 @@ pub mod authorize;
 pub mod error;
 pub mod fetch;
 mod json_numbers;
+pub mod large;
 mod objects;
 pub mod request;
 pub mod resolve;
@@ -34,11 +37,10 @@ use crate::proto::MountResponse;
 use authorize::Authorizer;
 use error::MountError;
 use fetch::{FetchedObject, fetch};
+use large::{LargeMounts, Room};
 use objects::ObjectsCache;
 use request::Request;
 use resolve::resolve;
-use response::response;
-use select::select;
 
 /// The steps of a Mount, and what they depend on.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub struct Pipeline {
     resolver: Arc<Resolver>,
     cache: SecretCache,
     volumes: Arc<Volumes>,
+    large: LargeMounts,
     /// `rotation_poll_interval`, for classes that set none.
     interval: Duration,
 }
@@ -58,6 +61,8 @@ struct Mounted {
     response: MountResponse,
     change: MountChange,
     fetched: Vec<FetchedObject>,
+    /// What the response takes up, if it is large.
+    room: Option<Room>,
 }
 
 impl Pipeline {
@@ -75,6 +80,7 @@ impl Pipeline {
             resolver,
             cache,
             volumes,
+            large: LargeMounts::default(),
             interval,
         }
     }
@@ -99,9 +105,11 @@ impl Pipeline {
         let max_ages = freshness::versions(mounted.as_deref(), &plan.keys, interval, &self.cache);
         let fetched = fetch(&plan, &max_ages, &self.cache).await?;
 
-        let files = select(&fetched)?;
-
-        let response = response(&fetched, files, request.default_mode)?;
+        let (namespace, mode) = (&request.pod.namespace, request.default_mode);
+        let (response, fetched, room) = self
+            .large
+            .respond(namespace, fetched, mode, request.deadline)
+            .await?;
 
         let change = self.volumes.record_mount(
             id,
@@ -122,6 +130,7 @@ impl Pipeline {
             response,
             change,
             fetched,
+            room,
         })
     }
 }

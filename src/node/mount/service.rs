@@ -69,7 +69,7 @@ impl ServiceShared {
     async fn handle(
         &self,
         message: GrpcRequest<MountRequest>,
-    ) -> Result<MountResponse, MountError> {
+    ) -> Result<Response<MountResponse>, MountError> {
         let started = Instant::now();
         let request = Request::parse(message.get_ref(), message.metadata());
         let span = match &request {
@@ -84,7 +84,13 @@ impl ServiceShared {
                 Err(error) => Err(error.clone()),
             };
             self.record(started, &result);
-            result.map(|mounted| mounted.response)
+            result.map(|mounted| {
+                let mut response = Response::new(mounted.response);
+                if let Some(room) = mounted.room {
+                    response.extensions_mut().insert(room);
+                }
+                response
+            })
         }
         .instrument(span)
         .await
@@ -217,7 +223,7 @@ impl CsiDriverProvider for MountService {
         // A panic fails this request only. The log does not show its message, which may quote a secret.
         let work = std::panic::AssertUnwindSafe(self.0.handle(request)).catch_unwind();
         match work.await {
-            Ok(result) => Ok(Response::new(result?)),
+            Ok(result) => Ok(result?),
             Err(_) => {
                 error!("a mount panicked");
                 let labels = MountLabels {
