@@ -52,17 +52,50 @@ pub(super) struct CacheEntry {
     pub(super) failure: Option<FetchFailure>,
     /// The fingerprint under which the snapshot saves it; `None` if it must not be saved.
     pub(super) fingerprint: Option<Identity>,
+    /// Whether an answer about another version of the secret makes it doubtful: new volumes receive it only
+    /// after another fetch, however recently it was confirmed.
+    pub(super) doubted: bool,
+    /// Of a stage: when it last moved, in milliseconds since 1970. Only if that is unchanged is the version that
+    /// holds it known to be the cached one, and not one of a later secret of the same name.
+    pub(super) stage_moved: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum FetchFailure {
     /// The cloud was unreachable or failed, at this time.
     Outage(Instant),
+    /// The service did not find it, for the first time at this time. One such answer may be a mistake.
+    NotFound(Instant),
     /// The cloud denied it, or the secret is gone or disabled: new pods must not receive the version.
     Rejected,
 }
 
+impl VersionStamp {
+    /// Whether a version that was seen shows that this one belonged to an earlier secret of the same name.
+    /// Within one secret, a higher number is never older.
+    fn is_contradicted_by(self, seen: Self) -> bool {
+        seen.created > self.created && seen.number <= self.number
+    }
+}
+
 impl CacheEntry {
+    /// A version that was just confirmed.
+    pub(super) fn new(
+        version: Arc<CachedVersion>,
+        confirmed: Instant,
+        fingerprint: Option<Identity>,
+    ) -> Self {
+        Self {
+            version,
+            confirmed,
+            used: Instant::now(),
+            failure: None,
+            fingerprint,
+            doubted: false,
+            stage_moved: None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.version.value.bytes().len() + ENTRY_OVERHEAD
     }
@@ -121,6 +154,44 @@ impl Entries {
     pub(super) fn retain(&mut self, keep: impl Fn(&CacheEntry) -> bool) {
         self.by_key.retain(|_, entry| keep(entry));
         self.bytes = self.by_key.values().map(CacheEntry::bytes).sum();
+    }
+
+    /// Removes the versions of a secret that `seen`, another version of it, contradicts. If there are any, all
+    /// older ones are doubtful. Returns whether there were.
+    pub(super) fn contradict(
+        &mut self,
+        is_of_secret: impl Fn(&CacheKey) -> bool,
+        seen: VersionStamp,
+    ) -> bool {
+        let of_secret: Vec<(CacheKey, VersionStamp)> = (self.by_key.iter())
+            .filter(|(key, _)| is_of_secret(key))
+            .map(|(key, entry)| (key.clone(), entry.version.stamp()))
+            .collect();
+        let (contradicted, others): (Vec<_>, Vec<_>) = of_secret
+            .into_iter()
+            .partition(|(_, stamp)| stamp.is_contradicted_by(seen));
+        for (key, _) in &contradicted {
+            self.remove(key);
+        }
+        if contradicted.is_empty() {
+            return false;
+        }
+        for (key, stamp) in others {
+            if let Some(entry) = self.by_key.get_mut(&key) {
+                entry.doubted |= stamp.created < seen.created;
+            }
+        }
+        true
+    }
+
+    /// Whether a cached version of the secret contradicts `seen`, which is then an outdated answer.
+    pub(super) fn contradicts(
+        &self,
+        is_of_secret: impl Fn(&CacheKey) -> bool,
+        seen: VersionStamp,
+    ) -> bool {
+        (self.by_key.iter())
+            .any(|(key, entry)| is_of_secret(key) && seen.is_contradicted_by(entry.version.stamp()))
     }
 
     /// Evicts the least recently used entries until at most `max_bytes` remain. Only misuse reaches the

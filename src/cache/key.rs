@@ -42,9 +42,11 @@ impl CacheKey {
 
     /// Whether both keys are equal except for the identity.
     pub(super) fn equals_except_identity(&self, other: &Self) -> bool {
-        self.selector == other.selector
-            && self.secret == other.secret
-            && self.project == other.project
-            && self.region == other.region
+        self.selector == other.selector && self.has_secret_of(other)
+    }
+
+    /// Whether both keys are of the same secret, whatever the identity and the version.
+    pub(super) fn has_secret_of(&self, other: &Self) -> bool {
+        self.secret == other.secret && self.project == other.project && self.region == other.region
     }
 }

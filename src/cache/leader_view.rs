@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::entries::CacheEntry;
+use super::entries::{CacheEntry, VersionStamp};
 use super::key::CacheKey;
 use crate::cloud::{VersionSelector, version_number};
 
@@ -39,9 +39,10 @@ pub struct SecretRef<'a> {
 }
 
 impl SecretRef<'_> {
-    /// Whether a key is one of this secret, whichever version it names.
-    pub(super) fn covers(&self, key: &CacheKey) -> bool {
-        key.secret == self.secret
+    /// Whether a key is of this secret under the process's own identity, whatever the version.
+    pub(super) fn is_of(&self, key: &CacheKey) -> bool {
+        key.identity.is_own()
+            && key.secret == self.secret
             && key.region.as_str() == self.region
             && key.project.as_deref() == self.project
     }
@@ -72,11 +73,20 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// The stamp of the resolved version, if its creation time is known.
+    pub(super) fn stamp(&self) -> Option<VersionStamp> {
+        let resolved = self.resolved.as_ref()?;
+        Some(VersionStamp {
+            number: version_number(&resolved.version),
+            created: resolved.created?,
+        })
+    }
+
     fn failure_kind(&self) -> Option<&str> {
         self.failure.as_ref().map(|(kind, _)| kind.as_str())
     }
 
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.failure_kind() == Some("NotFound")
     }
 

@@ -67,7 +67,7 @@ impl Rejections {
 
     /// Forgets all rejections of a secret, because the leader says that it has a version.
     pub(super) fn remove_secret(&mut self, secret: SecretRef<'_>) {
-        self.0.retain(|key, _| !secret.covers(key));
+        self.0.retain(|key, _| !secret.is_of(key));
     }
 
     /// Forgets rejections that nobody met lately. To be called periodically.

@@ -23,7 +23,7 @@ use super::leader_view::{LeaderView, Revision, SecretRef, SyncStatus};
 use super::refresh_state::Refreshes;
 use super::rejections::Rejections;
 use super::snapshot::{SavedVersion, SnapshotFile, SnapshotWriter};
-use crate::cloud::{ApiError, Caller, Cloud, Csms, Identity, Turn, VersionSelector};
+use crate::cloud::{ApiError, Caller, Cloud, Csms, ErrorKind, Identity, Turn, VersionSelector};
 use crate::telemetry::metrics::{CacheLabels, Metrics};
 use crate::util::single_flight::SingleFlight;
 
@@ -35,6 +35,8 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a failed fetch counts as a known outage.
 const OUTAGE_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// The second "not found" counts only this long after the first, so that it is another answer.
+const NOT_FOUND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Extra time in which a call can report its own timeout, with a better message than that of the wait.
 const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
 
@@ -77,6 +79,27 @@ struct CacheShared {
     /// A counter of `requests`, looked up once because it counts every object of every repeated mount.
     hits: Counter,
     size: Gauge,
+}
+
+/// What a rejection means for the other versions of its secret.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Others {
+    /// It is about the secret: none may be served.
+    Rejected,
+    /// It may apply to them: new volumes receive them only after another fetch.
+    Doubted,
+    /// It is about one version or stage.
+    Untouched,
+}
+
+impl Others {
+    fn after(error: &ApiError) -> Self {
+        match error.kind {
+            _ if error.concerns_whole_secret() => Self::Rejected,
+            ErrorKind::Denied => Self::Doubted,
+            _ => Self::Untouched,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -128,13 +151,8 @@ impl SecretCache {
                 confirmed,
             } in saved
             {
-                let entry = CacheEntry {
-                    version,
-                    confirmed,
-                    used: Instant::now(),
-                    failure: None,
-                    fingerprint: Some(key.identity.clone()),
-                };
+                let fingerprint = Some(key.identity.clone());
+                let entry = CacheEntry::new(version, confirmed, fingerprint);
                 state.entries.insert(key, entry);
             }
             writer
@@ -162,7 +180,8 @@ impl SecretCache {
         let now = Instant::now();
         let mut state = self.0.state();
         let entry = state.entries.get_mut(key)?;
-        if max_age.is_some_and(|max| now.duration_since(entry.confirmed) > max) {
+        let is_too_old = |max| entry.doubted || now.duration_since(entry.confirmed) > max;
+        if max_age.is_some_and(is_too_old) {
             return None;
         }
         entry.used = now;
@@ -175,8 +194,8 @@ impl SecretCache {
     /// The cached version if it is fresh enough, else the one that the cloud returns.
     ///
     /// # Errors
-    /// Those of the calls to the cloud, and [`ErrorKind::Timeout`](crate::cloud::ErrorKind::Timeout) at `deadline`.
-    /// "Not found" and "denied" are remembered for 5 s, and "not found" in a row for up to a minute.
+    /// Those of the calls to the cloud, and [`ErrorKind::Timeout`] at `deadline`. "Not found" and "denied" are
+    /// remembered for 5 s, and "not found" in a row for up to a minute.
     pub async fn get(
         &self,
         caller: &Caller,
@@ -228,7 +247,7 @@ impl SecretCache {
         let known_outage = match entry.failure {
             Some(FetchFailure::Rejected) => return None,
             Some(FetchFailure::Outage(at)) => now.duration_since(at) < OUTAGE_KNOWN_FOR,
-            None => false,
+            Some(FetchFailure::NotFound(_)) | None => false,
         };
         if age > self.0.stale_limit {
             return None;
@@ -269,23 +288,41 @@ impl SecretCache {
 
     /// Applies a revision of the leader, observed at `at`.
     pub fn apply_revision(&self, secret: SecretRef<'_>, revision: Revision, at: Instant) {
+        let seen = revision.stamp();
+        let exists = revision.failure.is_none();
+        // CSMS disables secrets, not versions; and one that is not found without a stage does not exist.
+        let whole_secret = secret.stage.is_none() || !revision.is_gone();
+        let others = if whole_secret {
+            Others::Rejected
+        } else {
+            Others::Untouched
+        };
         let mut state = self.0.state();
-        if revision.failure.is_none() {
+        if exists {
             state.rejections.remove_secret(secret);
         }
-        let Some(rejects) = state.leader.apply(secret, revision, at) else {
-            return;
-        };
+        let rejects = state.leader.apply(secret, revision, at);
+        let is_contradicted = seen.is_some_and(|seen| {
+            let is_of_secret = |key: &CacheKey| secret.is_of(key);
+            state.entries.contradict(is_of_secret, seen)
+        });
         // The leader's rejection applies to this node, also during an outage that follows.
-        let rejected: Vec<_> = state
-            .entries
-            .iter()
-            .filter(|(key, _)| rejects(&state.leader, key))
+        let rejected: Vec<_> = (rejects.iter())
+            .flat_map(|rejects| {
+                let entries = state.entries.iter();
+                entries.filter(|(key, _)| {
+                    rejects(&state.leader, key) || (whole_secret && secret.is_of(key))
+                })
+            })
             .map(|(key, entry)| (key.clone(), entry.fingerprint.clone()))
             .collect();
+        self.0.size.set(state.entries.bytes() as i64);
         drop(state);
+        if let (Some(snapshot), true) = (&self.0.snapshot, is_contradicted) {
+            snapshot.note_rejection();
+        }
         for (key, fingerprint) in rejected {
-            self.0.reject(&key, fingerprint);
+            self.0.reject(&key, fingerprint, others);
         }
     }
 
@@ -324,15 +361,15 @@ impl SecretCache {
         self.0.state().leader.covers(key, interval)
     }
 
-    /// The stamp of the cached version of a key; `None` if there is none, or if the leader says that the
-    /// secret does not exist.
+    /// The stamp of the cached version of a key; `None` if there is none, if the cloud has rejected it, or if
+    /// the leader says that the secret does not exist.
     pub fn stamp(&self, key: &CacheKey) -> Option<VersionStamp> {
         let state = self.0.state();
         if state.leader.is_gone(key) {
             return None;
         }
         let entry = state.entries.get(key)?;
-        Some(entry.version.stamp())
+        (entry.failure != Some(FetchFailure::Rejected)).then(|| entry.version.stamp())
     }
 
     /// What is known about the secret under a key.
@@ -457,20 +494,52 @@ impl CacheShared {
         let result = self.read(&caller, &key, deadline).await;
         match &result {
             Ok(_) => self.state().rejections.remove(&key),
-            Err(error) if !error.is_definitive() => {
-                // An earlier rejection still holds when the cloud fails after it.
-                if let Some(entry) = self.state().entries.get_mut(&key)
-                    && entry.failure != Some(FetchFailure::Rejected)
-                {
-                    entry.failure = Some(FetchFailure::Outage(Instant::now()));
-                }
-            }
             Err(error) => {
-                self.state().rejections.add(&key, error);
-                self.reject(&key, self.fingerprint(&caller, &key).await);
+                self.adopt_saved(&caller, &key).await;
+                let is_rejection = self.note_failure(&key, error);
+                // A first "not found" about a secret that was there has to be asked about again.
+                let is_known = self.state().entries.contains(&key);
+                if is_rejection || (error.is_definitive() && !is_known) {
+                    self.state().rejections.add(&key, error);
+                }
+                if is_rejection {
+                    let fingerprint = self.fingerprint(&caller, &key).await;
+                    self.reject(&key, fingerprint, Others::after(error));
+                }
             }
         }
         result
+    }
+
+    /// Records a failed fetch with the cached version. Returns whether it is a rejection.
+    fn note_failure(&self, key: &CacheKey, error: &ApiError) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let known = state.entries.get(key).map(|entry| entry.failure);
+        let failure = match (error.is_definitive(), error.kind, known) {
+            // An earlier rejection still holds when the cloud fails after it.
+            (false, _, Some(Some(FetchFailure::Rejected))) => return false,
+            (false, ..) => FetchFailure::Outage(now),
+            (true, ErrorKind::NotFound, Some(Some(FetchFailure::Rejected))) => return true,
+            (true, ErrorKind::NotFound, Some(Some(FetchFailure::NotFound(first)))) => {
+                return now.duration_since(first) >= NOT_FOUND_AGAIN_AFTER;
+            }
+            (true, ErrorKind::NotFound, _) => FetchFailure::NotFound(now),
+            (true, ..) => return true,
+        };
+        if let Some(entry) = state.entries.get_mut(key) {
+            entry.failure = Some(failure);
+        }
+        if error.is_definitive() && error.concerns_whole_secret() {
+            let is_other = |other: &CacheKey| {
+                other.identity == key.identity && other != key && other.has_secret_of(key)
+            };
+            let entries = state.entries.iter_mut();
+            for (_, other) in entries.filter(|(other, _)| is_other(other)) {
+                other.doubted = true;
+            }
+        }
+        false
     }
 
     async fn read(
@@ -480,6 +549,7 @@ impl CacheShared {
         deadline: Instant,
     ) -> Result<Arc<CachedVersion>, ApiError> {
         let started = Instant::now();
+        let mut stage_moved = None;
         let version = match &key.selector {
             VersionSelector::Latest => self.show(caller, &key.secret, "latest", deadline).await?,
             VersionSelector::Version(id) => self.show(caller, &key.secret, id, deadline).await?,
@@ -488,18 +558,26 @@ impl CacheShared {
                     .csms
                     .show_secret_stage(caller, &key.secret, stage, deadline)
                     .await?;
-                let id = stage.version_id;
+                let (id, moved) = (stage.version_id, stage.update_time);
                 let holder = CacheKey {
                     selector: VersionSelector::Version(id.clone()),
                     ..key.clone()
                 };
+                stage_moved = moved;
                 // Its value never changes, but the secret may have been deleted, or replaced by another
                 // of the same name.
-                let known = (self.state().entries.get(&holder))
-                    .filter(|entry| {
-                        started.duration_since(entry.confirmed) < STAGE_HOLDER_VALID_FOR
-                    })
-                    .map(|entry| Arc::clone(&entry.version));
+                let known = {
+                    let state = self.state();
+                    let is_unmoved =
+                        |stage: &CacheEntry| stage.version.id == id && stage.stage_moved == moved;
+                    let is_unmoved = state.entries.get(key).is_some_and(is_unmoved);
+                    let is_valid = |entry: &&CacheEntry| {
+                        let age = started.duration_since(entry.confirmed);
+                        is_unmoved && !entry.doubted && age < STAGE_HOLDER_VALID_FOR
+                    };
+                    let entry = state.entries.get(&holder).filter(is_valid);
+                    entry.map(|entry| Arc::clone(&entry.version))
+                };
                 match known {
                     Some(version) => version,
                     None => {
@@ -512,7 +590,11 @@ impl CacheShared {
             }
         };
         let is_new = self.insert(caller, key.clone(), Arc::clone(&version), started);
-        if is_new.await {
+        let is_new = is_new.await;
+        if let Some(entry) = self.state().entries.get_mut(key) {
+            entry.stage_moved = stage_moved;
+        }
+        if is_new {
             info!(version = version.id, "fetched");
         } else {
             debug!(version = version.id, "confirmed");
@@ -552,14 +634,16 @@ impl CacheShared {
         let saved_key = fingerprint
             .clone()
             .map(|identity| key.with_identity(identity));
-        let entry = CacheEntry {
-            version,
-            confirmed,
-            used: Instant::now(),
-            failure: None,
-            fingerprint: fingerprint.clone(),
+        let seen = version.stamp();
+        let mut entry = CacheEntry::new(version, confirmed, fingerprint.clone());
+        let is_of_secret = |other: &CacheKey| {
+            let is_of_caller =
+                other.identity == key.identity || Some(&other.identity) == fingerprint.as_ref();
+            is_of_caller && other.has_secret_of(&key)
         };
         let mut state = self.state();
+        let is_contradicted = state.entries.contradict(is_of_secret, seen);
+        entry.doubted = state.entries.contradicts(is_of_secret, seen);
         let saved = saved_key.and_then(|key| state.entries.remove(&key));
         let old = state.entries.insert(key, entry);
         state.entries.shrink(self.max_bytes);
@@ -568,7 +652,9 @@ impl CacheShared {
         if let Some(snapshot) = &self.snapshot {
             let same =
                 |entry: &CacheEntry| entry.version.id == id && entry.fingerprint == fingerprint;
-            if saved.iter().chain(&old).any(same) {
+            if is_contradicted {
+                snapshot.note_rejection();
+            } else if saved.iter().chain(&old).any(same) {
                 snapshot.note_confirmation();
             } else {
                 snapshot.note_change();
@@ -600,28 +686,34 @@ impl CacheShared {
     }
 
     /// Withholds the cached and the saved version from new pods, because the cloud rejected a request.
-    fn reject(&self, key: &CacheKey, fingerprint: Option<Identity>) {
+    fn reject(&self, key: &CacheKey, fingerprint: Option<Identity>, others: Others) {
         let mut state = self.state();
         let mut was_saved = false;
-        if let Some(entry) = state.entries.get_mut(key) {
-            entry.failure = Some(FetchFailure::Rejected);
-            was_saved |= entry.fingerprint.take().is_some();
-        }
-        if let Some(fingerprint) = fingerprint {
-            was_saved |= state
-                .entries
-                .remove(&key.with_identity(fingerprint.clone()))
-                .is_some();
-            // The same access keys in another state of the credentials file have a separate cache key.
-            for (other, entry) in state.entries.iter_mut() {
-                if entry.fingerprint.as_ref() == Some(&fingerprint)
-                    && other.equals_except_identity(key)
-                {
-                    entry.fingerprint = None;
-                    was_saved = true;
-                }
+        let mut removed = Vec::new();
+        let saved_by =
+            |entry: &CacheEntry| fingerprint.is_some() && entry.fingerprint == fingerprint;
+        for (other, entry) in state.entries.iter_mut() {
+            let is_rejected = match others {
+                Others::Rejected => other.has_secret_of(key),
+                Others::Doubted | Others::Untouched => other.equals_except_identity(key),
+            };
+            if Some(&other.identity) == fingerprint.as_ref() && is_rejected {
+                removed.push(other.clone());
+            } else if other.identity == key.identity && is_rejected {
+                entry.failure = Some(FetchFailure::Rejected);
+                was_saved |= entry.fingerprint.take().is_some();
+            } else if saved_by(entry) && is_rejected {
+                // The same access keys in another state of the credentials file have a separate cache key.
+                entry.fingerprint = None;
+                was_saved = true;
+            } else if other.identity == key.identity && other.has_secret_of(key) {
+                entry.doubted |= others == Others::Doubted;
             }
         }
+        for saved in &removed {
+            state.entries.remove(saved);
+        }
+        was_saved |= !removed.is_empty();
         self.size.set(state.entries.bytes() as i64);
         drop(state);
         if let (Some(snapshot), true) = (&self.snapshot, was_saved) {

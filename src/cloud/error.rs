@@ -138,14 +138,24 @@ impl ApiError {
     }
 
     /// Whether the service itself said that the secret does not exist, is disabled, or may not be read. Only then
-    /// is a value that was fetched earlier no longer served: a gateway, a proxy or this process may fail in many
-    /// ways that say nothing about the secret.
+    /// may a value that was fetched earlier no longer be served: a gateway, a proxy or this process may fail in
+    /// many ways that say nothing about the secret. "Not found" has to be repeated before it counts.
     pub fn is_definitive(&self) -> bool {
         let is_services_own = |code: &String| code.starts_with("CSMS.");
         match self.kind {
             ErrorKind::Denied => self.code.as_ref().is_some_and(is_services_own),
             // These kinds arise from the service's codes, and from its lists.
             ErrorKind::NotFound | ErrorKind::Disabled => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the failure is about the whole secret, and not only about the version or stage of the request.
+    pub fn concerns_whole_secret(&self) -> bool {
+        let no_secret = |code: &str| matches!(code, "CSMS.0005" | "CSMS.0106");
+        match self.kind {
+            ErrorKind::Disabled => true,
+            ErrorKind::NotFound => self.code.as_deref().is_some_and(no_secret),
             _ => false,
         }
     }

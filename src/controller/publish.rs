@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::plan::{Followed, PlannedSecret, SecretId};
 use crate::cache::ResolvedVersion;
-use crate::cloud::ApiError;
+use crate::cloud::{ApiError, ErrorKind};
 use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
 
 /// Limit of one request.
@@ -23,6 +23,9 @@ const FETCHES_PER_SECOND: u32 = 10;
 const COUNT_PERIOD: Duration = Duration::from_secs(5 * 60);
 const RETRY_PERIOD: Duration = Duration::from_secs(5);
 const CONFIRMED: &str = "Confirmed";
+/// The reason after the first poll that did not find a secret whose version is known. Nodes act on the second,
+/// because one such answer may be a mistake.
+const NOT_FOUND_ONCE: &str = "NotFoundOnce";
 
 /// The published SecretRevisions by name.
 pub(super) type Published = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
@@ -69,6 +72,9 @@ pub(super) fn next_status(
 ) -> Option<SecretRevisionStatus> {
     let (is_ready, reason, message) = match resolution {
         Ok(_) => ("True", CONFIRMED.to_owned(), String::new()),
+        Err(error) if error.kind == ErrorKind::NotFound && is_first_not_found(old) => {
+            ("False", NOT_FOUND_ONCE.to_owned(), error.to_string())
+        }
         Err(error) => ("False", error.kind.reason(), error.to_string()),
     };
     let before = old.ready();
@@ -101,6 +107,13 @@ pub(super) fn next_status(
         new.spread_seconds = None;
     }
     Some(new)
+}
+
+/// Whether the previous poll found the secret, or failed to ask.
+fn is_first_not_found(old: &SecretRevisionStatus) -> bool {
+    let not_found = [NOT_FOUND_ONCE.to_owned(), ErrorKind::NotFound.reason()];
+    let before = old.ready();
+    old.version.is_some() && !before.is_some_and(|before| not_found.contains(&before.reason))
 }
 
 /// Whether the number of pods is worth a write: it only informs users, and each write reaches every node.

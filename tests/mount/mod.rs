@@ -9,6 +9,7 @@ mod ages;
 mod authorize;
 mod cases;
 mod credentials;
+mod evidence;
 mod files;
 mod outage;
 mod restart;

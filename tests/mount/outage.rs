@@ -118,7 +118,6 @@ async fn mounted_pods_keep_their_files_and_are_updated_after_the_outage() {
 async fn a_rejected_secret_is_never_served_from_the_cache() {
     for (status, code) in [
         (403, "CSMS.0302"),
-        (404, "CSMS.0106"),
         (403, "CSMS.0109"),
         (400, "CSMS.0103"),
         (400, "CSMS.0401"),

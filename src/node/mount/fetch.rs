@@ -142,7 +142,11 @@ async fn fetch_object(
         }
     }
     if object.optional && error.kind == ErrorKind::NotFound {
-        return Ok(fetched(object, &plan.caller, None));
+        // A file goes only after a second answer.
+        return Ok(match cache.last_good(&plan.caller, key).await {
+            Some(last) => serve_stale(object, &plan.caller, &last, Some(error), cache),
+            None => fetched(object, &plan.caller, None),
+        });
     }
     Err(ObjectError::from_api(&object.name, field, &error))
 }

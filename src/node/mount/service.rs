@@ -14,6 +14,7 @@ use super::error::{MountError, Reason};
 use super::fetch::FetchedObject;
 use super::request::Request;
 use super::{Mounted, Pipeline};
+use crate::cloud::ErrorKind;
 use crate::kube::{EventReason, Events, PodRef};
 use crate::node::volumes::MountFailure;
 use crate::proto::csi_driver_provider_server::CsiDriverProvider;
@@ -151,6 +152,7 @@ impl ServiceShared {
     /// Reports versions that were served during an outage.
     fn report_stale(&self, pod: &PodRef, fetched: &[FetchedObject]) {
         let mut served = Vec::new();
+        let mut missing_only = true;
         for item in fetched {
             let (Some(stale), Some(version)) = (&item.stale, &item.version) else {
                 continue;
@@ -163,11 +165,18 @@ impl ServiceShared {
                 object,
                 version, confirmed_seconds_ago, error, "served the cached version during an outage"
             );
+            let kind = stale.error.as_ref().map(|error| error.kind);
+            missing_only &= kind == Some(ErrorKind::NotFound);
             served.push(format!("{object:?} {version}"));
         }
         if let (Some(events), false) = (&self.events, served.is_empty()) {
+            let why = if missing_only {
+                "CSMS did not find the secret, but may be mistaken"
+            } else {
+                "CSMS is unreachable"
+            };
             let note = format!(
-                "CSMS is unreachable; the volume has the last known versions: {}",
+                "{why}; the volume has the last known versions: {}",
                 served.join(", ")
             );
             events.about_pod(pod.event_target(), EventReason::SecretNotConfirmed, note);
