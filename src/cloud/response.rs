@@ -100,7 +100,8 @@ impl ApiResponse {
         let skew = self.skew(now);
         let kind = kind(self.status, code, text, skew.is_some());
         let retryability = match (kind, self.status.as_u16()) {
-            (ErrorKind::Throttled, _) | (_, 503) => Retryability::Always,
+            // A 408 means that the request did not arrive.
+            (ErrorKind::Throttled, _) | (_, 408 | 503) => Retryability::Always,
             (ErrorKind::Malformed, 404) => Retryability::IfIdempotent,
             (_, 500 | 502 | 504) => Retryability::IfIdempotent,
             _ => Retryability::Never,
@@ -161,6 +162,9 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> ErrorKind {
     match (code, gateway, status.as_u16()) {
         (_, Some("0308"), _) | (_, _, 429) => ErrorKind::Throttled,
         _ if lower.contains("throttling threshold has been reached") => ErrorKind::Throttled,
+        // Only a client error can be about the secret, whatever code the body has.
+        (_, _, 500..=599) => ErrorKind::Server,
+        (_, _, 0..=399) => ErrorKind::Malformed,
         (_, Some("0301"), 401) if skewed => ErrorKind::ClockSkew,
         (_, Some("0307"), _) => ErrorKind::CredentialsExpired,
         (_, _, 401) if lower.contains("token expire") || lower.contains("token has expired") => {
@@ -169,6 +173,8 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> ErrorKind {
         ("CSMS.0103" | "CSMS.0109", ..) => ErrorKind::Disabled,
         ("CSMS.0302" | "CSMS.0401", ..) => ErrorKind::Denied,
         ("CSMS.0005" | "CSMS.0106", ..) => ErrorKind::NotFound,
+        // A record of quotas does not exist, which says nothing about the secret.
+        ("CSMS.0207", ..) => ErrorKind::Server,
         // The host exists but does not offer this API.
         (_, Some("0101"), _) => ErrorKind::Configuration,
         (_, _, 404) if code.starts_with("CSMS.") => ErrorKind::NotFound,
@@ -176,9 +182,10 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> ErrorKind {
         (_, _, 404) => ErrorKind::Malformed,
         (_, _, 409) => ErrorKind::Conflict,
         (_, _, 401 | 403) => ErrorKind::Denied,
+        // A proxy asks for a password.
+        (_, _, 407) => ErrorKind::Configuration,
         (_, _, 408) => ErrorKind::Timeout,
         (_, _, 400..=499) => ErrorKind::Invalid,
-        (_, _, 500..=599) => ErrorKind::Server,
         _ => ErrorKind::Malformed,
     }
 }
@@ -215,7 +222,12 @@ fn hint(kind: ErrorKind, code: &str, text: &str) -> Option<&'static str> {
             Some("the secret is scheduled for deletion: cancel the deletion, or use another secret")
         }
         (_, "CSMS.0109") => Some("enable the secret in CSMS"),
-        (ErrorKind::Configuration, _) => Some("check the region and --csms-endpoint"),
+        (ErrorKind::Configuration, code) if code.ends_with(".0101") => {
+            Some("check the region and --csms-endpoint")
+        }
+        (ErrorKind::Configuration, _) => {
+            Some("a proxy asks for a user name and a password: add them to its URL")
+        }
         _ => None,
     }
 }
@@ -251,10 +263,12 @@ impl ErrorBody {
             ("code", "message"),
         ];
         for (code, message) in pairs {
-            if let (Some(code), Some(message)) = (text(code), text(message)) {
+            // `code` alone may be anything.
+            let (found, message) = (text(code), text(message));
+            if let Some(found) = found.filter(|_| message.is_some() || code != "code") {
                 return Some(Self {
-                    code: Some(code),
-                    message: Some(message),
+                    code: Some(found),
+                    message,
                     request_id: text("request_id"),
                 });
             }

@@ -43,6 +43,11 @@ pub(crate) struct Setup {
     pub(crate) driver_interval: Duration,
     pub(crate) stale_limit: Duration,
     pub(crate) store_dir: Option<PathBuf>,
+    /// How the provider connects to the cloud; over TCP if `None`.
+    pub(crate) dial: Option<cloud::Dial>,
+    /// The provider's endpoint of CSMS, instead of the emulator's own.
+    pub(crate) csms_endpoint: Option<String>,
+    pub(crate) ca_bundle: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -61,6 +66,9 @@ impl Default for Setup {
             driver_interval: Duration::from_secs(1),
             stale_limit: Duration::from_secs(24 * 3600),
             store_dir: None,
+            dial: None,
+            csms_endpoint: None,
+            ca_bundle: None,
         }
     }
 }
@@ -120,6 +128,11 @@ impl TestNode {
             burst: setup.qps.try_into().unwrap(),
             ..CloudConfig::emulated(&emulator.url())
         };
+        let mut provider_endpoints = endpoints.clone();
+        provider_endpoints.ca_bundle = setup.ca_bundle;
+        if let Some(endpoint) = setup.csms_endpoint {
+            provider_endpoints.csms_endpoint = Some(endpoint);
+        }
         let config = ServeConfig {
             region: setup.region.map(|r| r.parse().unwrap()),
             project: setup.project.map(Into::into),
@@ -127,13 +140,13 @@ impl TestNode {
             stale_limit: setup.stale_limit,
             store_dir: setup.store_dir,
             allow_list: setup.allow_list,
-            ..ServeConfig::emulated(folder.path().join("providers"), endpoints.clone())
+            ..ServeConfig::emulated(folder.path().join("providers"), provider_endpoints)
         };
         let dependencies = Dependencies {
             env: Env::from_pairs(setup.env),
             clock: Clock::from_tokio(start_of_time() + setup.skew),
             jitter: Jitter::seeded(7),
-            dial: cloud::tcp(),
+            dial: setup.dial.unwrap_or_else(cloud::tcp),
             kube: Some(api.0.client()),
         };
         let launch = Launch {

@@ -110,6 +110,10 @@ fn codes_statuses_and_texts_map_to_kinds() {
         (503, "APIG.0613", "IAM", ErrorKind::Server, Always),
         (504, "APIG.0201", "backend", ErrorKind::Server, IfIdempotent),
         (501, "", "", ErrorKind::Server, Never),
+        (500, "CSMS.0106", "oops", ErrorKind::Server, IfIdempotent),
+        (404, "CSMS.0207", "quota", ErrorKind::Server, Never),
+        (407, "", "", ErrorKind::Configuration, Never),
+        (408, "", "", ErrorKind::Timeout, Always),
         (302, "", "", ErrorKind::Malformed, Never),
     ];
     for (status, code, text, kind, again) in cases {
@@ -139,6 +143,8 @@ fn every_shape_of_error_body_is_read() {
         let id = body.contains("request_id").then_some("r");
         assert_eq!(failure.request_id.as_deref(), id);
     }
+    let bare = answer(404, &[], r#"{"error_code":"CSMS.0106"}"#).rejection(now());
+    assert_eq!(bare.kind, ErrorKind::NotFound);
     let number = answer(401, &[], r#"{"error":{"code":401,"message":"m"}}"#).rejection(now());
     assert_eq!(number.code.as_deref(), Some("401"));
 }

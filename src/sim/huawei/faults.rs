@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use futures::stream;
@@ -50,6 +50,7 @@ pub(super) struct Fault {
     code: Option<String>,
     message: Option<String>,
     retry_after: Option<u64>,
+    body: Option<String>,
     garbage: Option<Garbage>,
     truncate: Option<usize>,
     #[serde(default)]
@@ -96,6 +97,25 @@ pub(super) fn take_fault(
     Some(fault)
 }
 
+/// The same for a request to the metadata service. Only rules that name the operation apply, because the
+/// others are about signed calls.
+pub(super) fn take_metadata_fault(
+    rules: &mut Vec<FaultRule>,
+    operation: &'static str,
+) -> Option<Fault> {
+    let is_named = |rule: &FaultRule| rule.matches.operation.as_deref() == Some(operation);
+    let named = rules.iter().position(is_named)?;
+    let route = ApiRoute {
+        operation,
+        ..ApiRoute::default()
+    };
+    // Rules before it are about other operations, so they would not apply.
+    let mut rest = rules.split_off(named);
+    let fault = take_fault(&mut rest, &route, None);
+    rules.append(&mut rest);
+    fault
+}
+
 impl FaultRule {
     /// Whether the rule applies to a call. Counts down `after`.
     fn applies_to(&mut self, route: &ApiRoute, region: Option<&str>) -> bool {
@@ -133,9 +153,23 @@ impl Fault {
         Some(ApiReply::error(status, code, message, request_id))
     }
 
+    /// The response of the metadata service, whose errors are texts.
+    pub(super) async fn apply_to_metadata(&self, response: Response<Body>) -> Response<Body> {
+        if let Some(delay) = self.delay_ms {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        let (mut parts, body) = response.into_parts();
+        let mut body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        if let Some(status) = self.status {
+            parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            body = self.message.clone().unwrap_or_default().into();
+        }
+        self.apply(Response::from_parts(parts, Body::empty()), body)
+    }
+
     /// Applies the fault to a response before it is sent. `body` is the original body.
     pub(super) fn apply(&self, mut response: Response<Body>, body: Bytes) -> Response<Body> {
-        let mut body = body;
+        let mut body = self.body.clone().map_or(body, Bytes::from);
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }

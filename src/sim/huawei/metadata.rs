@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::cloud::EmulatedCloud;
 use super::config::TokenMode;
+use super::faults::take_metadata_fault;
 
 /// Documented lifetime of temporary keys.
 const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
@@ -20,6 +21,15 @@ const NO_AGENCY: &str = "Please configure Cloud Service Agency first";
 
 /// `PUT /meta-data/latest/api/token`
 pub(super) async fn token(State(cloud): State<Arc<EmulatedCloud>>, headers: HeaderMap) -> Response {
+    let fault = take_metadata_fault(&mut cloud.lock().faults, "PutMetadataToken");
+    let response = issue_token(&cloud, &headers);
+    match fault {
+        Some(fault) => fault.apply_to_metadata(response).await,
+        None => response,
+    }
+}
+
+fn issue_token(cloud: &EmulatedCloud, headers: &HeaderMap) -> Response {
     if cloud.config.metadata_token == TokenMode::Off {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -42,9 +52,18 @@ pub(super) async fn security_key(
     State(cloud): State<Arc<EmulatedCloud>>,
     headers: HeaderMap,
 ) -> Response {
+    let fault = take_metadata_fault(&mut cloud.lock().faults, "GetSecurityKey");
+    let response = issue_keys(&cloud, &headers);
+    match fault {
+        Some(fault) => fault.apply_to_metadata(response).await,
+        None => response,
+    }
+}
+
+fn issue_keys(cloud: &EmulatedCloud, headers: &HeaderMap) -> Response {
     let mut state = cloud.lock();
     let now = cloud.now(&state);
-    if !has_valid_token(&cloud, &state.metadata_tokens, &headers, now) {
+    if !has_valid_token(cloud, &state.metadata_tokens, headers, now) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     if !cloud.config.agency || cloud.config.accounts.is_empty() {

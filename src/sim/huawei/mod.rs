@@ -16,7 +16,8 @@
 //! | `PUT /_emulator/clock` | sets `{"offset_seconds": n}`: how far the emulator's clock is ahead |
 //!
 //! A rule is `{"match": {…}, "times": n, "fault": {…}}`. `match` takes `operation` (the API's name,
-//! such as `ShowSecretVersion`; `KeystoneListProjects` for IAM), `secret`, `project`, `region`, and
+//! such as `ShowSecretVersion`; `KeystoneListProjects` for IAM; `PutMetadataToken` and `GetSecurityKey`
+//! for the metadata service), `secret`, `project`, `region`, and
 //! `after` (matching calls that succeed first). An omitted field matches every signed call. Without
 //! `times`, a rule applies until it is cleared. A fault has one or more of these fields:
 //!
@@ -25,6 +26,7 @@
 //! | `status`, `code`, `message`, `retry_after` | returns an error; `Retry-After` in seconds |
 //! | `delay_ms` | waits before responding |
 //! | `reset` | executes the call, then sends a TCP reset instead of the response |
+//! | `body` | replaces the body, whatever the status |
 //! | `garbage`: `"json"` or `"html"` | replaces the body with an invalid one |
 //! | `truncate`: n | closes the connection after n bytes of the body |
 //! | `wrong_content_length` | sets `Content-Length` to half the length of the body |
