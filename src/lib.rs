@@ -68,6 +68,8 @@
 //! - **Confirmed**: known to be current, by a fetch or by the leader's heartbeat.
 //! - **Outage**: the cloud is unreachable, throttles or fails. **Rejection**: it denies a request, or the
 //!   secret does not exist or is disabled. **Stale**: served from the cache during an outage.
+//! - **Revoked**: a mounted volume whose ServiceAccount no longer lists its secrets. It keeps its files and
+//!   follows nothing.
 //! - **Outdated**: a cached version whose secret has moved, or a volume that contains another version than
 //!   the cache or the files of an earlier class. **Drift**: how a volume is outdated.
 //! - **Nudge**: a call that makes the driver update a volume now, instead of when kubelet remounts it.

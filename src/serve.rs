@@ -239,6 +239,7 @@ fn start_with(
         stop.clone(),
         Arc::clone(&metrics),
     );
+    spawn_until(&background, service.revocation().run());
     let sockets = serve_sockets(
         &config.socket_dir,
         &config.provider_names,

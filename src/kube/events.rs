@@ -44,6 +44,8 @@ pub enum EventReason {
     SecretRotationFailed,
     /// A pod received a version that could not be confirmed.
     SecretNotConfirmed,
+    /// The ServiceAccount of a mounted volume no longer lists its secrets.
+    SecretAccessRevoked,
 }
 
 impl EventReason {
@@ -53,6 +55,7 @@ impl EventReason {
             Self::SecretRotated => "SecretRotated",
             Self::SecretRotationFailed => "SecretRotationFailed",
             Self::SecretNotConfirmed => "SecretNotConfirmed",
+            Self::SecretAccessRevoked => "SecretAccessRevoked",
         }
     }
 
@@ -60,7 +63,9 @@ impl EventReason {
     fn event_type(self) -> &'static str {
         match self {
             Self::SecretRotated => "Normal",
-            Self::SecretRotationFailed | Self::SecretNotConfirmed => "Warning",
+            Self::SecretRotationFailed | Self::SecretNotConfirmed | Self::SecretAccessRevoked => {
+                "Warning"
+            }
         }
     }
 }

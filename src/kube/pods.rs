@@ -157,6 +157,12 @@ impl Pods {
         self.lock().by_uid.get(uid).cloned()
     }
 
+    /// Whether a pod has not ended and is not being deleted; `None` if it does not exist or has no volume of the
+    /// driver.
+    pub fn stays(&self, uid: &str) -> Option<bool> {
+        self.lock().by_uid.get(uid).map(|pod| pod.stays)
+    }
+
     /// How long ago a pod vanished whose containers were last observed running, as after a forced deletion.
     /// `None` for any other pod.
     pub fn vanished(&self, uid: &str) -> Option<Duration> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, GetParams};
 use tokio::time::Instant;
 
 use super::client::{KubeError, request};
@@ -97,16 +97,44 @@ impl ServiceAccounts {
         max_age: Duration,
         deadline: Instant,
     ) -> Result<(Arc<AllowList>, Duration), KubeError> {
+        let newest = GetParams::default();
+        let known = self.get(namespace, name, max_age, newest, deadline).await?;
+        Ok((known.list, known.read.elapsed()))
+    }
+
+    /// Like [`ServiceAccounts::list`], but the API server may answer from its own cache, which is cheap for it
+    /// and usually less than a second old.
+    ///
+    /// # Errors
+    /// If it does not exist or cannot be read before `deadline`.
+    pub async fn recent(
+        &self,
+        namespace: &str,
+        name: &str,
+        max_age: Duration,
+        deadline: Instant,
+    ) -> Result<Arc<AllowList>, KubeError> {
+        let cached = GetParams::any();
+        let known = self.get(namespace, name, max_age, cached, deadline).await?;
+        Ok(known.list)
+    }
+
+    async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        max_age: Duration,
+        parameters: GetParams,
+        deadline: Instant,
+    ) -> Result<CachedList, KubeError> {
         let account = (namespace.to_owned(), name.to_owned());
         let known = self.lock().get(&account).cloned();
         if let Some(known) = known.filter(|known| known.read.elapsed() <= max_age) {
-            return Ok((known.list, known.read.elapsed()));
+            return Ok(known);
         }
-        let (read, _) = self
-            .reads
-            .run(account.clone(), deadline, self.clone().fetch(account))
-            .await;
-        let read = read.unwrap_or_else(|error| {
+        let fetch = self.clone().fetch(account.clone(), parameters);
+        let (read, _) = self.reads.run(account, deadline, fetch).await;
+        read.unwrap_or_else(|error| {
             let reason = match error {
                 FlightError::TimedOut => "timed out",
                 FlightError::Panicked => "internal error in dew-provider; please report this bug",
@@ -115,8 +143,7 @@ impl ServiceAccounts {
                 what: what(namespace, name),
                 reason: reason.into(),
             })
-        })?;
-        Ok((read.list, Duration::ZERO))
+        })
     }
 
     /// Forgets ServiceAccounts that no pod used recently. To be called periodically.
@@ -125,14 +152,18 @@ impl ServiceAccounts {
             .retain(|_, known| known.read.elapsed() < FORGET_AFTER);
     }
 
-    async fn fetch(self, account: AccountName) -> Result<CachedList, KubeError> {
+    async fn fetch(
+        self,
+        account: AccountName,
+        parameters: GetParams,
+    ) -> Result<CachedList, KubeError> {
         let read = Instant::now();
         let (namespace, name) = &account;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = request(
             &what(namespace, name),
             read + READ_TIMEOUT,
-            api.get_metadata(name),
+            api.get_metadata_with(name, &parameters),
         )
         .await?;
         let annotation = found

@@ -255,6 +255,8 @@ pub struct Metrics {
     pub cache: Family<CacheLabels, Counter>,
     /// Bytes of cached values.
     pub cache_bytes: Gauge,
+    /// Mounted volumes whose ServiceAccount no longer lists their secrets.
+    pub revoked_volumes: Gauge,
     /// Counted by the cloud client.
     pub cloud: CloudMetrics,
     /// Counted by the controller and by delivery.
@@ -294,6 +296,12 @@ impl Metrics {
             Unit::Bytes,
             cache_bytes.clone(),
         );
+        let revoked_volumes = Gauge::default();
+        registry.register(
+            "revoked_volumes",
+            "Mounted volumes whose ServiceAccount no longer lists their secrets",
+            revoked_volumes.clone(),
+        );
         let cloud = CloudMetrics::default();
         registry.register(
             "cloud_calls",
@@ -324,6 +332,7 @@ impl Metrics {
             mount_seconds,
             cache,
             cache_bytes,
+            revoked_volumes,
             cloud,
             rotation,
         })

@@ -141,9 +141,9 @@ async fn failures_of_the_api_server_are_reported_with_final_codes() {
     // In a mounted volume, a list stays valid for a minute.
     node.api.set_broken(Some(500));
     node.pass(Duration::from_secs(50)).await;
-    let reads = node.api.account_reads();
+    let failed = node.failed_mounts().await;
     node.publish(&node.pod("app", "1")).await.unwrap();
-    assert_eq!(node.api.account_reads(), reads);
+    assert_eq!(node.failed_mounts().await, failed);
 }
 
 /// The interval of a class is the tenant's, so it must not decide how old an authorization may be.

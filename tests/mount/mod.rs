@@ -13,6 +13,7 @@ mod evidence;
 mod files;
 mod outage;
 mod restart;
+mod revocation;
 mod simulated_driver;
 mod tenants;
 

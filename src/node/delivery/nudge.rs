@@ -92,7 +92,7 @@ impl Nudger {
             return false;
         }
         let mut lagging = false;
-        for (id, record) in context.volumes.all() {
+        for (id, record) in context.volumes.following() {
             let pod = &record.pod;
             let Some(drift) = self.drift(context, &id, pod) else {
                 context.volumes.mark_up_to_date(&id);

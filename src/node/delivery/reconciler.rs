@@ -95,6 +95,7 @@ impl Reconciler {
         let volumes = &self.context.volumes;
         match &self.nudger {
             Some(nudger) if nudger.pods().is_ready() => {
+                volumes.note_pods(|uid| nudger.pods().stays(uid));
                 volumes.prune(FORGET_AFTER, |uid| nudger.pods().get(uid).is_some());
             }
             Some(_) => {}
@@ -149,7 +150,7 @@ impl Reconciler {
         }
         let (secret, seconds) = (&key.secret, lasted.as_secs());
         warn!(secret, seconds, cause, "secret could not be confirmed");
-        for (_, record) in self.context.volumes.all() {
+        for (_, record) in self.context.volumes.following() {
             if record.keys.contains(key) {
                 let note = format!(
                     "{secret:?} could not be confirmed for {seconds} s; the volume keeps its files: {cause}"

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::error::{MountError, Reason};
 use super::request::Request;
 use crate::class::objects::Objects;
 use crate::class::parameters::PROTECTED;
 use crate::kube::service_accounts::{ANNOTATION, AllowList};
-use crate::kube::{AllowListMode, Classes, KubeError, ServiceAccounts};
+use crate::kube::{AllowListMode, Classes, KubeError, PodRef, ServiceAccounts};
 
 /// Before a list that is older than this denies a pod, the authorizer reads it again, so that a corrected
 /// annotation takes effect at once.
@@ -24,8 +26,8 @@ pub struct Authorized<'a> {
     pub objects: Arc<Objects>,
 }
 
-/// Authorizes requests against the classes and ServiceAccounts of the API server.
-#[derive(Debug)]
+/// Authorizes requests against the classes and ServiceAccounts of the API server. Clones share their caches.
+#[derive(Clone, Debug)]
 pub struct Authorizer {
     mode: AllowListMode,
     kube: Option<(Classes, ServiceAccounts)>,
@@ -66,6 +68,46 @@ impl Authorizer {
         Ok(Authorized { request, objects })
     }
 
+    /// Checks that the ServiceAccount of a mounted volume still lists its secrets, with a list that is at most
+    /// `max_age` old. With `confirm`, a list that denies them is read again.
+    ///
+    /// # Errors
+    /// The outer one if the list cannot be read, so that nothing is known; the inner one if it denies a secret.
+    pub async fn recheck(
+        &self,
+        pod: &PodRef,
+        class: &str,
+        secrets: &[&str],
+        max_age: Duration,
+        confirm: bool,
+        deadline: Instant,
+    ) -> Result<Result<(), MountError>, KubeError> {
+        let Some((_, accounts)) = &self.kube else {
+            return Ok(Ok(()));
+        };
+        if self.mode == AllowListMode::Off {
+            return Ok(Ok(()));
+        }
+        let (namespace, name) = (&pod.namespace, &pod.service_account);
+        let verdict = match accounts.recent(namespace, name, max_age, deadline).await {
+            Ok(list) => self.check_names(&list, pod, class, secrets),
+            Err(error @ KubeError::NotFound(_)) => Err(from_kube(error)),
+            Err(error) => return Err(error),
+        };
+        if verdict.is_ok() || !confirm {
+            return Ok(verdict);
+        }
+        // What the API server has cached may be older than the list with which the volume was mounted.
+        match accounts
+            .list(namespace, name, RECHECK_AFTER, deadline)
+            .await
+        {
+            Ok((list, _)) => Ok(self.check_names(&list, pod, class, secrets)),
+            Err(error @ KubeError::NotFound(_)) => Ok(Err(from_kube(error))),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn check_list(
         &self,
         accounts: &ServiceAccounts,
@@ -80,6 +122,7 @@ impl Authorizer {
                 "the request has no ServiceAccount: the CSIDriver object must set podInfoOnMount",
             ));
         }
+        let secrets: Vec<_> = objects.list.iter().map(|o| o.name.as_str()).collect();
         loop {
             let (list, age) = accounts
                 .list(
@@ -90,7 +133,7 @@ impl Authorizer {
                 )
                 .await
                 .map_err(from_kube)?;
-            match self.check_names(&list, request, objects) {
+            match self.check_names(&list, pod, &request.class, &secrets) {
                 Err(_) if age > RECHECK_AFTER => max_age = Duration::ZERO,
                 verdict => return verdict,
             }
@@ -100,21 +143,21 @@ impl Authorizer {
     fn check_names(
         &self,
         list: &AllowList,
-        request: &Request,
-        objects: &Objects,
+        pod: &PodRef,
+        class: &str,
+        secrets: &[&str],
     ) -> Result<(), MountError> {
-        let account = format!("{}/{}", request.pod.namespace, request.pod.service_account);
+        let account = format!("{}/{}", pod.namespace, pod.service_account);
         let names = match list {
             AllowList::Names(names) => names,
             AllowList::Absent if self.mode == AllowListMode::IfPresent => return Ok(()),
             AllowList::Absent => {
-                let wanted: Vec<_> = objects.list.iter().map(|o| o.name.as_str()).collect();
                 return Err(MountError::new(
                     Reason::Denied,
                     format!(
                         "ServiceAccount {account} has no annotation {ANNOTATION}: set it to the list of \
                          secrets that its pods may mount, here {}",
-                        serde_json::json!(wanted)
+                        serde_json::json!(secrets)
                     ),
                 ));
             }
@@ -123,12 +166,7 @@ impl Authorizer {
                 return Err(MountError::new(Reason::Denied, message));
             }
         };
-        let unlisted: Vec<_> = objects
-            .list
-            .iter()
-            .map(|o| o.name.as_str())
-            .filter(|n| !names.contains(*n))
-            .collect();
+        let unlisted: Vec<_> = secrets.iter().filter(|n| !names.contains(**n)).collect();
         if unlisted.is_empty() {
             return Ok(());
         }
@@ -144,7 +182,7 @@ impl Authorizer {
                     .join(", "),
                 if unlisted.len() == 1 { "it" } else { "them" },
                 if unlisted.len() == 1 { "it" } else { "them" },
-                request.class
+                class
             ),
         ))
     }

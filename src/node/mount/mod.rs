@@ -13,7 +13,8 @@
 //! [`large`] runs steps 6 and 7, and lets large Mounts wait for each other.
 //!
 //! A Mount is all or nothing: one failed object fails the Mount, and the error lists all failed objects.
-//! [`service`] is the gRPC service around the pipeline.
+//! [`service`] is the gRPC service around the pipeline. [`revocation`] repeats step 3 for mounted volumes when
+//! nobody calls Mount.
 
 pub mod authorize;
 pub mod error;
@@ -24,6 +25,7 @@ mod objects;
 pub mod request;
 pub mod resolve;
 mod response;
+pub mod revocation;
 pub mod select;
 pub mod service;
 

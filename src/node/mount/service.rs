@@ -13,6 +13,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::error::{MountError, Reason};
 use super::fetch::FetchedObject;
 use super::request::Request;
+use super::revocation::RevocationWatch;
 use super::{Mounted, Pipeline};
 use crate::cloud::ErrorKind;
 use crate::kube::{EventReason, Events, PodRef};
@@ -35,6 +36,7 @@ pub struct MountService(Arc<ServiceShared>);
 #[derive(Debug)]
 struct ServiceShared {
     pipeline: Pipeline,
+    revocation: Arc<RevocationWatch>,
     events: Option<Events>,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
@@ -48,6 +50,12 @@ impl MountService {
         stopping: CancellationToken,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let revocation = RevocationWatch::new(
+            pipeline.authorizer.clone(),
+            Arc::clone(&pipeline.volumes),
+            events.clone(),
+            metrics.revoked_volumes.clone(),
+        );
         // Initialized to zero, so that a rate includes the first failure.
         let failures = Reason::ALL.map(|reason| ("error", reason.label()));
         for (outcome, reason) in [("ok", "none"), ("error", "panic")]
@@ -59,10 +67,16 @@ impl MountService {
         }
         Self(Arc::new(ServiceShared {
             pipeline,
+            revocation: Arc::new(revocation),
             events,
             stopping,
             metrics,
         }))
+    }
+
+    /// The watch of the mounted volumes' authorization, which has to be run.
+    pub fn revocation(&self) -> Arc<RevocationWatch> {
+        Arc::clone(&self.0.revocation)
     }
 }
 
@@ -111,7 +125,7 @@ impl ServiceShared {
                 self.report_stale(&request.pod, &mounted.fetched);
                 self.report_changes(&request.pod, &mounted.change.changes);
             }
-            Err(error) => self.report_failure(request, error),
+            Err(error) => self.report_failure(request, error).await,
         }
         result
     }
@@ -128,8 +142,14 @@ impl ServiceShared {
     }
 
     /// Reports the failure of a volume that is mounted already, which the driver hides.
-    fn report_failure(&self, request: &Request, error: &MountError) {
+    async fn report_failure(&self, request: &Request, error: &MountError) {
         let volumes = &self.pipeline.volumes;
+        if error.reason == Reason::Denied
+            && let Some(record) = volumes.get(&request.volume_id())
+            && self.revocation.check(&request.volume_id(), &record).await
+        {
+            return;
+        }
         let settings = volumes.settings(&request.parameters);
         let failure = MountFailure {
             reason: error.reason.label(),

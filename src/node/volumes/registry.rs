@@ -52,6 +52,20 @@ struct MountedVolume {
     nudging: bool,
     /// How the volume was outdated when the node left it to kubelet.
     abandoned: Option<Drift>,
+    /// Whether its pod may no longer mount its secrets.
+    revoked: bool,
+    /// What the watch of pods says of its pod.
+    presence: Presence,
+}
+
+/// Whether the pod of a volume exists.
+#[derive(Clone, Copy, PartialEq)]
+enum Presence {
+    /// It was never in the watch of pods: there is none, it is late, or the pod is static.
+    Unknown,
+    Exists,
+    /// It is being deleted, has ended, or was deleted.
+    Ends,
 }
 
 /// A mounted volume that cannot be updated.
@@ -112,6 +126,8 @@ impl Volumes {
                 failing: None,
                 nudging: false,
                 abandoned: None,
+                revoked: false,
+                presence: Presence::Unknown,
             };
             state.volumes.insert(id, volume);
             state.generation += 1;
@@ -121,6 +137,7 @@ impl Volumes {
             };
         };
         let old = Arc::clone(&volume.record);
+        let was_revoked = volume.revoked;
         record.keys = if *old.keys == *record.keys {
             Arc::clone(&old.keys)
         } else {
@@ -130,13 +147,14 @@ impl Volumes {
         let same_use = Arc::ptr_eq(&old.keys, &record.keys)
             && old.interval == record.interval
             && old.caller.credentials.identity() == record.caller.credentials.identity();
-        if !same_use {
+        if !same_use || was_revoked {
             state.generation += 1;
         }
         if let Some(volume) = state.volumes.get_mut(&id) {
             volume.record = Arc::new(record);
             volume.requested = Instant::now();
             volume.failing = None;
+            volume.revoked = false;
         }
         MountChange {
             is_new: false,
@@ -172,6 +190,69 @@ impl Volumes {
         })
     }
 
+    // Revocation.
+
+    /// Records that the pod of a volume may no longer mount its secrets: the volume keeps its files and follows
+    /// nothing. Returns whether that is new.
+    pub fn revoke(&self, id: &VolumeId) -> bool {
+        let mut state = self.state();
+        let Some(volume) = state.volumes.get_mut(id) else {
+            return false;
+        };
+        let is_new = !std::mem::replace(&mut volume.revoked, true);
+        if is_new {
+            state.generation += 1;
+        }
+        is_new
+    }
+
+    /// Records that the pod of a volume may mount its secrets: a volume that was revoked follows them again.
+    /// Returns whether it was.
+    pub fn restore(&self, id: &VolumeId) -> bool {
+        let mut state = self.state();
+        let Some(volume) = state.volumes.get_mut(id).filter(|volume| volume.revoked) else {
+            return false;
+        };
+        volume.revoked = false;
+        volume.failing = None;
+        volume.abandoned = None;
+        state.generation += 1;
+        true
+    }
+
+    /// Whether a volume is revoked.
+    pub fn is_revoked(&self, id: &VolumeId) -> bool {
+        let state = self.state();
+        state.volumes.get(id).is_some_and(|volume| volume.revoked)
+    }
+
+    /// Records which pods exist: `stays` is whether a pod stays, or `None` if it is not in the watch of pods.
+    pub fn note_pods(&self, stays: impl Fn(&str) -> Option<bool>) {
+        for (id, volume) in &mut self.state().volumes {
+            volume.presence = match (stays(&id.pod_uid), volume.presence) {
+                (Some(true), _) => Presence::Exists,
+                (Some(false), _) | (None, Presence::Exists | Presence::Ends) => Presence::Ends,
+                (None, Presence::Unknown) => Presence::Unknown,
+            };
+        }
+    }
+
+    /// All volumes except those whose pod is known to end, whose objects may be deleted before it.
+    pub fn of_staying_pods(&self) -> Vec<(VolumeId, Arc<MountRecord>)> {
+        let state = self.state();
+        (state.volumes.iter())
+            .filter(|(_, volume)| volume.presence != Presence::Ends)
+            .map(|(id, volume)| (id.clone(), Arc::clone(&volume.record)))
+            .collect()
+    }
+
+    /// The number of volumes that are revoked.
+    pub fn revoked(&self) -> usize {
+        let state = self.state();
+        let is_counted = |v: &&MountedVolume| v.revoked && v.presence != Presence::Ends;
+        state.volumes.values().filter(is_counted).count()
+    }
+
     // Queries.
 
     /// The last successful Mount of a volume.
@@ -180,12 +261,11 @@ impl Volumes {
         state.volumes.get(id).map(|v| Arc::clone(&v.record))
     }
 
-    /// All volumes.
-    pub fn all(&self) -> Vec<(VolumeId, Arc<MountRecord>)> {
+    /// All volumes that follow their secrets, which revoked ones do not.
+    pub fn following(&self) -> Vec<(VolumeId, Arc<MountRecord>)> {
         let state = self.state();
-        state
-            .volumes
-            .iter()
+        (state.volumes.iter())
+            .filter(|(_, volume)| !volume.revoked)
             .map(|(id, volume)| (id.clone(), Arc::clone(&volume.record)))
             .collect()
     }
@@ -195,10 +275,10 @@ impl Volumes {
         self.state().generation
     }
 
-    /// One record for all volumes with the same keys and interval.
+    /// One record for all volumes with the same keys and interval that follow their secrets.
     pub fn in_use(&self) -> Vec<Arc<MountRecord>> {
         let mut found: HashMap<(*const CacheKey, Duration), Arc<MountRecord>> = HashMap::new();
-        for volume in self.state().volumes.values() {
+        for volume in self.state().volumes.values().filter(|v| !v.revoked) {
             let record = &volume.record;
             found
                 .entry((record.keys.as_ptr(), record.interval))
