@@ -11,6 +11,7 @@ mod cases;
 mod credentials;
 mod evidence;
 mod files;
+mod names;
 mod outage;
 mod restart;
 mod revocation;
