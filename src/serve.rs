@@ -30,6 +30,7 @@ use crate::node::mount::Pipeline;
 use crate::node::mount::authorize::Authorizer;
 use crate::node::mount::large::hold_room;
 
+use crate::node::mount::kubelet_root::KubeletRoot;
 use crate::node::mount::service::MountService;
 use crate::node::readiness::{Latch, Readiness};
 use crate::node::socket;
@@ -53,6 +54,8 @@ pub struct ServeConfig {
     pub socket_dir: PathBuf,
     /// The names by which classes refer to this provider; one socket each.
     pub provider_names: Vec<String>,
+    /// kubelet's root directory, below which volumes must be; not checked if `None`.
+    pub kubelet_root: Option<KubeletRoot>,
     /// Region of classes that set none.
     pub region: Option<Region>,
     /// Project of that region; looked up in IAM if `None`.
@@ -82,6 +85,7 @@ impl ServeConfig {
         Self {
             socket_dir,
             provider_names: vec!["cce".to_owned()],
+            kubelet_root: None,
             region: None,
             project: None,
             interval: Duration::from_secs(120),
@@ -227,6 +231,7 @@ fn start_with(
             .map(|kube| (kube.classes.clone(), kube.service_accounts.clone())),
     );
     let pipeline = Pipeline::new(
+        config.kubelet_root,
         authorizer,
         Arc::clone(&resolver),
         cache.clone(),

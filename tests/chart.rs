@@ -35,6 +35,7 @@ fn the_drivers_chart_is_told_to_rotate_and_to_skip_as_little_as_it_can() {
     let values = yaml("charts/dew-provider/values.yaml");
     let handed_down = json!({
         "install": true,
+        "linux": {"kubeletRootDir": "/var/lib/kubelet"},
         "enableSecretRotation": true,
         "rotationPollInterval": "1s",
         "tokenRequests": [],
@@ -61,6 +62,26 @@ fn the_drivers_chart_is_told_to_rotate_and_to_skip_as_little_as_it_can() {
     let digest = ring::digest::digest(&ring::digest::SHA256, json.as_bytes());
     let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
     assert_eq!(lock["digest"], format!("sha256:{digest}"));
+}
+
+/// Each value has one text in the file, so that they cannot differ; `tests/cluster/chart check` renders them.
+#[test]
+fn the_values_for_cce_name_one_root_directory() {
+    let cce = yaml("charts/dew-provider/values-cce.yaml");
+    let root = "/mnt/paas/kubernetes/kubelet";
+    assert_eq!(cce["kubeletRootDir"], root);
+    assert_eq!(
+        cce["secrets-store-csi-driver"]["linux"]["kubeletRootDir"],
+        root
+    );
+    for page in ["docs/src/cce.md", "docs/src/chart-values.md"] {
+        assert!(read(page).contains(&format!("`{root}`")), "{page}");
+    }
+    let defaults = yaml("charts/dew-provider/values.yaml");
+    assert_eq!(
+        defaults["kubeletRootDir"],
+        defaults["secrets-store-csi-driver"]["linux"]["kubeletRootDir"]
+    );
 }
 
 /// `DEW_WRITE=1 cargo test chart::` writes the file.

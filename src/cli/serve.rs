@@ -14,6 +14,7 @@ use super::duration;
 use crate::cloud::{CloudConfig, Region, tcp};
 use crate::kube::AllowListMode;
 use crate::node::hardening;
+use crate::node::mount::kubelet_root::KubeletRoot;
 use crate::serve::{self, Dependencies, RotationConfig, ServeConfig};
 use crate::telemetry::{self, LogFormat};
 use crate::util::clock::{Clock, Jitter};
@@ -42,6 +43,17 @@ pub struct ServeArgs {
     /// Names by which SecretProviderClasses refer to this provider, comma-separated; one socket per name
     #[arg(long = "provider-name", env = "DEW_PROVIDER_NAME", default_value = "cce", value_delimiter = ',', value_parser = provider_name, value_name = "NAME")]
     pub provider_names: Vec<String>,
+
+    /// Root directory of kubelet on this node, such as /var/lib/kubelet: a volume that is not below it fails,
+    /// because its pod would get an empty directory; not checked if empty
+    #[arg(
+        long,
+        env = "DEW_KUBELET_ROOT",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "DIR"
+    )]
+    pub kubelet_root: String,
 
     /// Region for SecretProviderClasses that set none, such as cn-north-4
     #[arg(long, env = "DEW_REGION")]
@@ -209,6 +221,13 @@ impl From<CloudArgs> for CloudConfig {
 pub async fn run(args: ServeArgs) -> Result<()> {
     telemetry::init_logs(args.log_format, &args.log_level)
         .map_err(|error| anyhow!("--log-level {:?}: {error}", args.log_level))?;
+    let kubelet_root = match args.kubelet_root.as_str() {
+        "" => None,
+        path => Some(
+            path.parse::<KubeletRoot>()
+                .map_err(|error| anyhow!("--kubelet-root {path:?}: {error}"))?,
+        ),
+    };
     hardening::refuse_core_dumps();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -222,6 +241,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let config = ServeConfig {
         socket_dir: args.socket_dir,
         provider_names: args.provider_names,
+        kubelet_root,
         region: args.region,
         project: args.project_id,
         interval: args.rotation_poll_interval.into(),

@@ -68,6 +68,10 @@ async fn invalid_settings_stop_the_start_and_name_the_fix() {
         (vec!["--stale-limit", "169h"], "at most 168h"),
         (vec!["--log-level", "loud"], "--log-level"),
         (
+            vec!["--kubelet-root", "var/lib/kubelet"],
+            "--kubelet-root \"var/lib/kubelet\": must be an absolute path",
+        ),
+        (
             vec!["--ca-bundle", "/nonexistent/ca.pem"],
             "/nonexistent/ca.pem",
         ),

@@ -27,14 +27,15 @@ fn helm(arguments: &[&str]) -> Result<String> {
     run("helm", &all, "")
 }
 
-fn install(more: &[&str]) -> Result<String> {
+pub(crate) fn install(more: &[&str]) -> Result<String> {
     let chart = chart();
     let kubelet = std::env::var("DEW_KUBELET_ROOT")?;
-    let (csms, iam, driver) = (
+    let (csms, iam) = (
         format!("endpoints.csms={CLOUD}"),
         format!("endpoints.iam={CLOUD}"),
-        format!("driver.socketDir={kubelet}/plugins/csi-secrets-store"),
     );
+    let roots = ["", "secrets-store-csi-driver.linux."]
+        .map(|prefix| format!("{prefix}kubeletRootDir={kubelet}"));
     let mut arguments = vec![
         "upgrade",
         "--install",
@@ -48,7 +49,8 @@ fn install(more: &[&str]) -> Result<String> {
         "region=cn-north-4",
         &csms,
         &iam,
-        &driver,
+        &roots[0],
+        &roots[1],
         "store.persist=true",
         "credentials.source=secret",
         "credentials.secret.name=csms",

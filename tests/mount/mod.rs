@@ -11,6 +11,7 @@ mod cases;
 mod credentials;
 mod evidence;
 mod files;
+mod kubelet_root;
 mod names;
 mod outage;
 mod restart;

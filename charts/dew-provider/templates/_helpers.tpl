@@ -23,6 +23,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- define "dew-provider.socketDir" -}}
+{{ .Values.driver.socketDir | default (printf "%s/plugins/csi-secrets-store" .Values.kubeletRootDir) }}
+{{- end }}
+
 {{/* YAML reads a bare off as false. The default is the strictest mode, as in the program. */}}
 {{- define "dew-provider.allowList" -}}
 {{ if kindIs "bool" .Values.serviceAccountAllowList }}off{{ else }}{{ .Values.serviceAccountAllowList | default "required" }}{{ end }}
@@ -42,6 +46,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- if and (ne .source "environment") .environment }}
 {{- fail (printf "\n\ncredentials.environment is set, but credentials.source is %s: set the source to environment" .source) }}
+{{- end }}
+{{- end }}
+{{- with index .Values "secrets-store-csi-driver" }}
+{{- $root := dig "linux" "kubeletRootDir" "/var/lib/kubelet" . }}
+{{- if and .install (ne $root $.Values.kubeletRootDir) }}
+{{- fail (printf "\n\nkubeletRootDir is %s, but secrets-store-csi-driver.linux.kubeletRootDir is %s: set both to kubelet's root directory on the nodes, or pods get an empty directory. For CCE, values-cce.yaml sets both" $.Values.kubeletRootDir $root) }}
 {{- end }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}

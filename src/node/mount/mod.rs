@@ -2,7 +2,7 @@
 //!
 //! | step | file | does |
 //! |---|---|---|
-//! | 1 request | [`request`] | parses the driver's message, within limits |
+//! | 1 request | [`request`], [`kubelet_root`] | parses the driver's message, within limits; checks the target path |
 //! | 2 objects | `objects` | parses and checks the `objects` list of the class |
 //! | 3 authorize | [`authorize`] | checks the ServiceAccount's list, and refuses overrides by the pod |
 //! | 4 resolve | [`resolve`](mod@resolve) | determines region, project, credentials and cache keys |
@@ -20,6 +20,7 @@ pub mod authorize;
 pub mod error;
 pub mod fetch;
 mod json_numbers;
+pub mod kubelet_root;
 pub mod large;
 mod objects;
 pub mod request;
@@ -39,6 +40,7 @@ use crate::proto::MountResponse;
 use authorize::Authorizer;
 use error::MountError;
 use fetch::{FetchedObject, fetch};
+use kubelet_root::KubeletRoot;
 use large::{LargeMounts, Room};
 use objects::ObjectsCache;
 use request::Request;
@@ -47,6 +49,7 @@ use resolve::resolve;
 /// The steps of a Mount, and what they depend on.
 #[derive(Debug)]
 pub struct Pipeline {
+    kubelet_root: Option<KubeletRoot>,
     objects: ObjectsCache,
     authorizer: Authorizer,
     resolver: Arc<Resolver>,
@@ -68,8 +71,10 @@ struct Mounted {
 }
 
 impl Pipeline {
-    /// Assembles the pipeline; `interval` is `rotation_poll_interval`.
+    /// Assembles the pipeline; `interval` is `rotation_poll_interval`. Without `kubelet_root`, target paths are not
+    /// checked.
     pub fn new(
+        kubelet_root: Option<KubeletRoot>,
         authorizer: Authorizer,
         resolver: Arc<Resolver>,
         cache: SecretCache,
@@ -77,6 +82,7 @@ impl Pipeline {
         interval: Duration,
     ) -> Self {
         Self {
+            kubelet_root,
             objects: ObjectsCache::default(),
             authorizer,
             resolver,
@@ -89,6 +95,9 @@ impl Pipeline {
 
     /// Steps 2 to 7, for a parsed request.
     async fn mount(&self, request: &Request) -> Result<Mounted, MountError> {
+        if let Some(root) = &self.kubelet_root {
+            root.check(&request.target_path).await?;
+        }
         let id = request.volume_id();
         self.volumes.note_request(&id);
         let mounted = self.volumes.get(&id);
