@@ -26,6 +26,8 @@ const NODE: &str = "node1";
 
 /// Keeps the registrar running; dropping it stops the server and removes its socket.
 pub(crate) struct Registered {
+    /// Cancelled if kubelet refuses the driver.
+    pub(crate) refused: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -34,12 +36,15 @@ pub(crate) fn driver_socket(kubelet: &Path) -> PathBuf {
     kubelet.join("plugins/csi-secrets-store/csi.sock")
 }
 
-/// Registers the driver with kubelet. Replaces node-driver-registrar, which is available only as an image.
-pub(crate) fn register(kubelet: &Path) -> Registered {
+/// Registers the driver, whose socket kubelet finds at `endpoint`, in kubelet's directory `plugins_registry`.
+/// Replaces node-driver-registrar, which is available only as an image.
+pub(crate) fn register(plugins_registry: &Path, endpoint: &Path) -> Registered {
+    let refused = CancellationToken::new();
     let registrar = Registrar {
-        endpoint: driver_socket(kubelet).display().to_string(),
+        endpoint: endpoint.display().to_string(),
+        refused: refused.clone(),
     };
-    let path = kubelet.join(format!("plugins_registry/{NAME}-reg.sock"));
+    let path = plugins_registry.join(format!("{NAME}-reg.sock"));
     let stop = CancellationToken::new();
     let server = Server::builder()
         .add_service(RegistrationServer::new(registrar))
@@ -49,12 +54,14 @@ pub(crate) fn register(kubelet: &Path) -> Registered {
         );
     tokio::spawn(server);
     Registered {
+        refused,
         _stop: stop.drop_guard(),
     }
 }
 
 struct Registrar {
     endpoint: String,
+    refused: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -78,6 +85,7 @@ impl Registration for Registrar {
                 "cluster: kubelet did not register the driver: {}",
                 status.error
             );
+            self.refused.cancel();
         }
         Ok(Response::new(RegistrationStatusResponse::default()))
     }
@@ -107,7 +115,7 @@ impl Tmpfs {
         ))
     }
 
-    fn is_mounted(target: &Path) -> io::Result<bool> {
+    fn is_mount_point(target: &Path) -> io::Result<bool> {
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;
         Ok(table.lines().any(|line| {
             line.split(' ')
@@ -123,9 +131,13 @@ impl Mounts for Tmpfs {
     }
 
     fn unmount(&self, target: &Path) -> io::Result<()> {
-        if Self::is_mounted(target)? {
+        if Self::is_mount_point(target)? {
             return Self::run("umount", &[], target);
         }
         Ok(())
+    }
+
+    fn is_mounted(&self, target: &Path) -> bool {
+        Self::is_mount_point(target).unwrap_or_default()
     }
 }

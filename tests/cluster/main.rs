@@ -1,6 +1,7 @@
 //! Tests on a real Kubernetes cluster: `tests/cluster/test` starts one and runs this program inside it.
 //!
-//! If `DRIVER_BIN` is set, kubelet uses the real CSI driver, otherwise the simulated one.
+//! If `DRIVER_BIN` is set, kubelet uses the real CSI driver, otherwise the simulated one. Arguments select the
+//! cases whose name contains one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods)] // real time passes in a cluster
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 
 #[path = "../mount/cases.rs"]
 mod cases;
+mod cce;
 mod csi;
 #[path = "../support/http.rs"]
 #[allow(dead_code)] // other tests use the rest
@@ -20,6 +22,7 @@ mod lifecycle;
 mod mounts;
 mod node;
 mod rotation;
+mod stand_ins;
 
 use node::Node;
 
@@ -79,6 +82,10 @@ const CASES: &[(&str, Case)] = &[
     ),
     ("the API server accepts all manifests", install::dry_run),
     (
+        "the driver in a container, with kubelet's root behind a link as on CCE",
+        cce::kubelet_root,
+    ),
+    (
         "a pod starts while the cloud is unreachable",
         lifecycle::outage,
     ),
@@ -95,6 +102,17 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("stand-in", rest)) = arguments.split_first().map(|(f, r)| (f.as_str(), r)) {
+        if let Err(error) = runtime.block_on(stand_ins::run(rest)) {
+            println!("{error:#}");
+            std::process::exit(1);
+        }
+        return;
+    }
+    let is_wanted = |name: &str| {
+        arguments.is_empty() || arguments.iter().any(|text| name.contains(text.as_str()))
+    };
     let (mut passed, mut failed) = (0, 0);
     let mut node = match runtime.block_on(Node::start()) {
         Ok(node) => node,
@@ -104,7 +122,7 @@ fn main() {
         }
     };
     let _entered = runtime.enter();
-    for (name, case) in CASES {
+    for (name, case) in CASES.iter().filter(|(name, _)| is_wanted(name)) {
         let started = Instant::now();
         let result = case(&mut node);
         let seconds = started.elapsed().as_secs_f64();

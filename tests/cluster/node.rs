@@ -21,6 +21,9 @@ use super::kubernetes::{PATIENCE, kubectl, run, tree, until};
 /// The address of the Service in `emulator.yaml`.
 pub(crate) const CLOUD: &str = "http://10.96.0.80:7780";
 
+/// The image of `stand_ins.rs`, made by `tests/cluster/test`.
+const STAND_INS: &str = "stand-ins";
+
 /// The CSI driver that kubelet uses.
 enum Driver {
     /// The binary `DRIVER_BIN`, as a process on the node.
@@ -111,16 +114,87 @@ impl Node {
     fn register(&mut self) -> Result<()> {
         until("the driver's registration", || {
             self.registrar = None;
-            self.registrar = Some(register(&self.kubelet));
+            self.registrar = Some(register(
+                &self.kubelet.join("plugins_registry"),
+                &driver_socket(&self.kubelet),
+            ));
             for _ in 0..20 {
-                let names = "jsonpath={.spec.drivers[*].name}";
-                if kubectl(&["get", "csinode", "node1", "-o", names])?.contains(NAME) {
+                if is_registered()? {
                     return Ok(());
                 }
                 std::thread::sleep(Duration::from_millis(250));
             }
             anyhow::bail!("the driver is not registered")
         })
+    }
+
+    /// Replaces the driver by a DaemonSet with this `linux.kubeletRootDir`: that of the driver's chart, if
+    /// `DRIVER_CHART` names it.
+    pub(crate) fn run_driver_in_container(&mut self, root: &Path) -> Result<()> {
+        if let Some(registrar) = self.registrar.take() {
+            self.stop_driver()?;
+            drop(registrar);
+            until("the end of the driver's registration", || {
+                anyhow::ensure!(!is_registered()?);
+                Ok(())
+            })?;
+        }
+        let root = root.to_str().context("not UTF-8")?;
+        let manifest = match std::env::var("DRIVER_CHART") {
+            Ok(chart) => self.driver_chart(&chart, root)?,
+            Err(_) => std::fs::read_to_string(tree("tests/cluster/driver-daemonset.yaml"))?
+                .replace("KUBELET_ROOT", root)
+                .replace("DRIVER_IMAGE", self.driver_image()),
+        };
+        run("kubectl", &["apply", "-f", "-"], &manifest)?;
+        kubectl(&[
+            "-n",
+            "kube-system",
+            "rollout",
+            "status",
+            "daemonset",
+            "-l",
+            "app=secrets-store-csi-driver",
+            "--timeout=120s",
+        ])?;
+        until("the driver's registration", || {
+            anyhow::ensure!(is_registered()?);
+            Ok(())
+        })
+    }
+
+    /// The driver's chart, without what this node already has or cannot pull.
+    fn driver_chart(&self, chart: &str, root: &str) -> Result<String> {
+        let mut arguments = vec!["template", "driver", chart, "--namespace", "kube-system"];
+        let image = |of: &str, repository: &str| {
+            [
+                format!("linux.{of}.repository={repository}"),
+                format!("linux.{of}.tag=test"),
+            ]
+        };
+        let mut values = vec![
+            format!("linux.kubeletRootDir={root}"),
+            "linux.crds.enabled=false".to_owned(),
+            "enableSecretRotation=true".to_owned(),
+            "rotationPollInterval=1s".to_owned(),
+            "syncSecret.enabled=true".to_owned(),
+        ];
+        values.extend(image("image", self.driver_image()));
+        values.extend(image("registrarImage", STAND_INS));
+        values.extend(image("livenessProbeImage", STAND_INS));
+        for value in &values {
+            arguments.extend(["--set", value]);
+        }
+        run("helm", &arguments, "")
+    }
+
+    /// The image of the driver's container, with the tag `test`.
+    fn driver_image(&self) -> &'static str {
+        if self.is_real() {
+            "csi-driver"
+        } else {
+            STAND_INS
+        }
     }
 
     /// kubelet's root directory.
@@ -190,6 +264,12 @@ impl Node {
         Handle::current().block_on(call)?;
         Ok(())
     }
+}
+
+/// Whether kubelet has registered the driver.
+fn is_registered() -> Result<bool> {
+    let names = "jsonpath={.spec.drivers[*].name}";
+    Ok(kubectl(&["get", "csinode", "node1", "-o", names])?.contains(NAME))
 }
 
 pub(crate) fn text(value: &str) -> SecretValue {

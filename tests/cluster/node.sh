@@ -21,6 +21,9 @@ private_mounts() {
         mount -t overlay -o "lowerdir=/$folder,upperdir=$node/layers/$folder,workdir=$node/layers/$folder.work" "$folder" "/$folder"
     done
     mount -t tmpfs -o mode=0755 run /run
+    # As on the nodes of CCE. The overlay hides what the machine may have there.
+    rm -rf /var/lib/kubelet
+    ln -s "$node/kubelet" /var/lib/kubelet
     echo '127.0.0.1 localhost node1' >/etc/hosts
 }
 

@@ -72,5 +72,4 @@ base_images() {
         --out "$cache/images/busybox.tar"
     "$here/image" archive --root "$root" --name localhost/pause:1 --cmd /bin/sleep --cmd 2147483647 \
         --out "$cache/images/pause.tar"
-    rm -rf "$root"
 }

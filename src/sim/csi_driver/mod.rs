@@ -195,9 +195,13 @@ impl Driver {
         if self.is_young(target) {
             return Ok(());
         }
-        let mounted = self.is_mounted(target);
+        let known = self.is_mounted(target);
+        let mounted = known || self.mounts.is_mounted(target);
         if mounted && !self.config.rotation {
             return Ok(());
+        }
+        if mounted && !known {
+            self.touch(target, true);
         }
         if !mounted {
             fs::create_dir_all(target).map_err(|e| Status::internal(e.to_string()))?;

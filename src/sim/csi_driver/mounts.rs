@@ -16,6 +16,12 @@ pub trait Mounts: Send + Sync {
     /// # Errors
     /// The error of the operating system.
     fn unmount(&self, target: &Path) -> io::Result<()>;
+
+    /// Whether the volume is mounted, although this driver may not know it: after a restart the real driver
+    /// finds its volumes in the mount table.
+    fn is_mounted(&self, _target: &Path) -> bool {
+        false
+    }
 }
 
 /// Leaves folders as they are.
