@@ -32,6 +32,11 @@ impl CacheKey {
         }
     }
 
+    /// Whether it is one for `caller`, whose identity is now `identity`.
+    pub fn is_of(&self, caller: &Caller, identity: &Identity) -> bool {
+        self.identity == *identity && self.region == caller.region && self.project == caller.project
+    }
+
     /// The same key for another identity.
     pub(super) fn with_identity(&self, identity: Identity) -> Self {
         Self {

@@ -110,7 +110,9 @@ impl Pipeline {
         let max_age = freshness::authorization(mounted.as_deref(), self.interval);
         let authorized = self.authorizer.authorize(request, objects, max_age).await?;
 
-        let plan = resolve(&self.resolver, &authorized)?;
+        let settings = self.volumes.settings(parameters);
+        let same = mounted.as_deref().filter(|m| m.settings == settings);
+        let plan = resolve(&self.resolver, &authorized, same)?;
 
         let interval = plan.interval.unwrap_or(self.interval);
         let max_ages = freshness::versions(mounted.as_deref(), &plan.keys, interval, &self.cache);
@@ -126,7 +128,7 @@ impl Pipeline {
             id,
             MountRecord {
                 pod: request.pod.clone(),
-                settings: self.volumes.settings(parameters),
+                settings,
                 delivered: fetched
                     .iter()
                     .map(|item| item.delivered(&plan.caller))

@@ -11,6 +11,7 @@ use crate::cache::CacheKey;
 use crate::class::objects::Object;
 use crate::class::resolver::{ClassView, Resolver};
 use crate::cloud::{Caller, Turn};
+use crate::node::volumes::MountRecord;
 
 /// What one Mount fetches.
 #[derive(Debug)]
@@ -29,13 +30,15 @@ pub struct FetchPlan {
     pub deadline: Instant,
 }
 
-/// Resolves the region, project and identity of a request, and the keys of its objects.
+/// Resolves the region, project and identity of a request, and the keys of its objects. `same` is the last
+/// Mount of the volume, if it was with the same parameters: its keys need not be built again.
 ///
 /// # Errors
 /// If the class is invalid, or a region or credentials are missing.
 pub(super) fn resolve(
     resolver: &Resolver,
     authorized: &Authorized<'_>,
+    same: Option<&MountRecord>,
 ) -> Result<FetchPlan, MountError> {
     let Authorized { request, objects } = authorized;
     let class = ClassView {
@@ -62,8 +65,10 @@ pub(super) fn resolve(
     let identity = caller.credentials.identity();
     let key =
         |object: &Arc<Object>| CacheKey::new(&caller, &identity, &object.name, &object.selector);
+    let known = same.map(|record| &record.keys);
+    let known = known.filter(|keys| keys.iter().all(|key| key.is_of(&caller, &identity)));
     Ok(FetchPlan {
-        keys: objects.list.iter().map(key).collect(),
+        keys: known.map_or_else(|| objects.list.iter().map(key).collect(), Arc::clone),
         objects: objects.list.clone(),
         failover,
         interval: class.interval()?,

@@ -1,6 +1,7 @@
 //! Step 7, response: builds the response to the driver from the selected files, sorted by path.
 
-use ring::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA256, digest};
 
 use super::error::{MountError, ObjectError, Reason};
 use super::fetch::FetchedObject;
@@ -31,12 +32,17 @@ pub(super) fn response(
         return Ok(placeholder());
     }
     files.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
-    let mut response = MountResponse::default();
+    let mut response = MountResponse {
+        object_version: Vec::with_capacity(files.len()),
+        files: Vec::with_capacity(files.len()),
+        error: None,
+    };
+    let mut buffer = Vec::new();
     for (item, file) in files {
         let mode = file.mode.unwrap_or(default_mode);
         response.object_version.push(ObjectVersion {
             id: file.path.clone(),
-            version: object_version(item, &file, mode),
+            version: object_version(item, &file, mode, &mut buffer),
         });
         response.files.push(File {
             path: file.path,
@@ -51,15 +57,20 @@ pub(super) fn response(
 ///
 /// The value of a version never changes, so its location, number and date and the settings of the file
 /// determine the bytes. A hash of the value would let readers of pod status objects guess short
-/// passwords.
-fn object_version(item: &FetchedObject, file: &SelectedFile, mode: u32) -> String {
+/// passwords. `buffer` is used for what is hashed: one call of the hash function is cheaper than many.
+fn object_version(
+    item: &FetchedObject,
+    file: &SelectedFile,
+    mode: u32,
+    buffer: &mut Vec<u8>,
+) -> String {
     let Some(version) = &item.version else {
         return String::new();
     };
-    let mut digest = Context::new(&SHA256);
+    buffer.clear();
     let mut add = |part: &[u8]| {
-        digest.update(&(part.len() as u64).to_be_bytes());
-        digest.update(part);
+        buffer.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        buffer.extend_from_slice(part);
     };
     add(item.caller.region.as_str().as_bytes());
     let project = item.caller.project.as_deref();
@@ -71,9 +82,12 @@ fn object_version(item: &FetchedObject, file: &SelectedFile, mode: u32) -> Strin
     add(&mode.to_be_bytes());
     add(file.origin.as_bytes());
     add(&[item.object.encoding as u8]);
-    let digest = digest.finish();
-    let hex = data_encoding::HEXLOWER.encode(&digest.as_ref()[..4]);
-    format!("{}-{hex}", version.id)
+    let digest = digest(&SHA256, buffer);
+    let mut text = String::with_capacity(version.id.len() + 9);
+    text.push_str(&version.id);
+    text.push('-');
+    HEXLOWER.encode_append(&digest.as_ref()[..4], &mut text);
+    text
 }
 
 /// Checks the file names that come from keys of secrets, which are known only now.

@@ -76,16 +76,26 @@ pub(super) fn select(
     fetched: &[FetchedObject],
 ) -> Result<Vec<(&FetchedObject, SelectedFile)>, MountError> {
     let mut failures = Vec::new();
-    let mut files = Vec::new();
+    let mut files = Vec::with_capacity(fetched.len());
     let mut room = VolumeRoom::default();
     for item in fetched {
         let Some(version) = &item.version else {
             continue;
         };
-        match select_object(&item.object, &version.value, &mut room) {
-            Ok(selected) => files.extend(selected.into_iter().map(|file| (item, file))),
-            Err(failure) => failures.push(failure),
-        }
+        // Most objects are one file.
+        let selected = match &item.object.content {
+            Content::Whole { path, extracts } if extracts.is_empty() => whole(
+                &item.object,
+                path,
+                item.object.encoding,
+                &version.value,
+                &mut room,
+            )
+            .map(|file| files.push((item, file))),
+            _ => select_object(&item.object, &version.value, &mut room)
+                .map(|selected| files.extend(selected.into_iter().map(|file| (item, file)))),
+        };
+        failures.extend(selected.err());
         if room.is_used_up() {
             break; // All further objects would fail too.
         }
@@ -95,6 +105,30 @@ pub(super) fn select(
     } else {
         Err(MountError::of_objects(&failures))
     }
+}
+
+/// The whole value as a file.
+fn whole(
+    object: &Object,
+    path: &str,
+    encoding: Encoding,
+    value: &SecretValue,
+    room: &mut VolumeRoom,
+) -> Result<SelectedFile, ObjectError> {
+    let failure = |field, message| ObjectError {
+        reason: Reason::Precondition,
+        object: object.name.clone(),
+        field,
+        message,
+    };
+    let file = SelectedFile {
+        path: path.to_owned(),
+        mode: object.mode,
+        contents: decode(encoding, value).map_err(|m| failure("encoding", m))?,
+        origin: String::new(),
+    };
+    room.reserve(&file).map_err(|m| failure("objectName", m))?;
+    Ok(file)
 }
 
 /// Selects the files of one object from its value.
@@ -120,14 +154,7 @@ pub fn select_object(
             } else {
                 Encoding::Utf8
             };
-            let mut files = vec![SelectedFile {
-                path: path.clone(),
-                mode: object.mode,
-                contents: decode(encoding, value).map_err(|m| failure("encoding", m))?,
-                origin: String::new(),
-            }];
-            room.reserve(&files[0])
-                .map_err(|m| failure("objectName", m))?;
+            let mut files = vec![whole(object, path, encoding, value, room)?];
             if extracts.is_empty() {
                 return Ok(files);
             }
