@@ -11,7 +11,8 @@
 //!
 //! 1. `request.rs` parses the driver's message.
 //! 2. `objects.rs` parses the list of secrets, with the parser in [`class`].
-//! 3. `authorize.rs` checks the ServiceAccount's list, and refuses overrides by the pod.
+//! 3. `authorize.rs` checks the ServiceAccount's list and the operator's [`policy`], and refuses overrides
+//!    by the pod.
 //! 4. `resolve.rs` determines the region, project, credentials and cache keys.
 //! 5. `fetch.rs` gets the versions from the [`cache`], which fetches missing ones through [`cloud`].
 //! 6. `select.rs` extracts the contents of the files.
@@ -44,6 +45,7 @@
 //! | [`node`] | what runs on every node: socket, mounts, volumes, delivery, admin pages |
 //! | [`controller`] | what runs once in a cluster, in the elected pod |
 //! | [`class`] | what a SecretProviderClass says |
+//! | [`policy`] | what the operator allows namespaces to use |
 //! | [`cache`] | the secret versions cached on a node, and the leader's view of them |
 //! | [`cloud`] | the client for Huawei Cloud |
 //! | [`kube`] | what is read from and written to the API server |
@@ -82,6 +84,7 @@ pub mod controller;
 pub mod kube;
 pub mod lint;
 pub mod node;
+pub mod policy;
 pub mod proto;
 pub mod serve;
 #[cfg(feature = "sim")]

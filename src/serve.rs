@@ -35,6 +35,7 @@ use crate::node::mount::service::MountService;
 use crate::node::readiness::{Latch, Readiness};
 use crate::node::socket;
 use crate::node::volumes::Volumes;
+use crate::policy::PolicyWatch;
 use crate::proto::csi_driver_provider_server::CsiDriverProviderServer;
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::{Clock, Jitter};
@@ -69,6 +70,8 @@ pub struct ServeConfig {
     pub store_dir: Option<PathBuf>,
     /// Whether ServiceAccounts must list the secrets.
     pub allow_list: AllowListMode,
+    /// The operator's policy; without it, everything is allowed that the ServiceAccounts list.
+    pub policy: Option<PathBuf>,
     /// How to reach the cloud.
     pub cloud: CloudConfig,
     /// How changes are found and delivered. Without it, or without Kubernetes, new versions arrive only when
@@ -92,6 +95,7 @@ impl ServeConfig {
             stale_limit: Duration::from_secs(24 * 60 * 60),
             store_dir: None,
             allow_list: AllowListMode::Required,
+            policy: None,
             cloud,
             rotation: None,
             admin_address: Some(([127, 0, 0, 1], 0).into()),
@@ -194,6 +198,14 @@ fn start_with(
         kube,
     } = dependencies;
 
+    let policy = match &config.policy {
+        Some(path) => {
+            let (policy, reload) = PolicyWatch::open(path, metrics.policy.clone())?;
+            spawn_until(&background, reload);
+            policy
+        }
+        None => PolicyWatch::unrestricted(),
+    };
     let cloud_config = CloudConfig {
         home: config.region.clone(),
         ..config.cloud
@@ -229,6 +241,8 @@ fn start_with(
         config.allow_list,
         kube.as_ref()
             .map(|kube| (kube.classes.clone(), kube.service_accounts.clone())),
+        policy.clone(),
+        Arc::clone(&resolver),
     );
     let pipeline = Pipeline::new(
         config.kubelet_root,
@@ -277,6 +291,7 @@ fn start_with(
             lease: lease.clone(),
             cloud,
             resolver,
+            policy: policy.clone(),
             events: kube.events.clone(),
             provider_names: config.provider_names.clone(),
             interval: config.interval,
@@ -291,6 +306,7 @@ fn start_with(
             lease,
             cache: cache.clone(),
             volumes: Arc::clone(&volumes),
+            policy,
             events: kube.events,
             provider_names: config.provider_names,
             interval: config.interval,

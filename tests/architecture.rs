@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 
 /// The parts, and what each may use in addition to itself and the parts below it. A file belongs to the
 /// part with the longest matching path.
-const PARTS: [(&str, &[&str]); 34] = [
+const PARTS: [(&str, &[&str]); 35] = [
     // Knows neither the cloud nor Kubernetes.
     ("util", &[]),
     ("proto", &[]),
@@ -67,6 +67,8 @@ const PARTS: [(&str, &[&str]); 34] = [
     ("kube", &["util"]),
     // What a SecretProviderClass says.
     ("class", &["cloud", "util"]),
+    // What the operator allows.
+    ("policy", &["class", "telemetry"]),
     ("cache", &["cloud", "telemetry", "util"]),
     // A node. Nothing in it knows the controller, and the pipeline of a Mount and delivery meet only in the
     // volumes and the cache.
@@ -87,6 +89,7 @@ const PARTS: [(&str, &[&str]); 34] = [
             "kube",
             "node/pod_credentials",
             "node/volumes",
+            "policy",
             "proto",
             "telemetry",
             "util",
@@ -101,6 +104,7 @@ const PARTS: [(&str, &[&str]); 34] = [
             "kube",
             "node/socket",
             "node/volumes",
+            "policy",
             "proto",
             "telemetry",
             "util",
@@ -114,9 +118,17 @@ const PARTS: [(&str, &[&str]); 34] = [
     // The leader. It knows nothing of nodes.
     (
         "controller",
-        &["cache", "class", "cloud", "kube", "telemetry", "util"],
+        &[
+            "cache",
+            "class",
+            "cloud",
+            "kube",
+            "policy",
+            "telemetry",
+            "util",
+        ],
     ),
-    ("lint", &["class", "cloud", "kube"]),
+    ("lint", &["class", "cloud", "kube", "policy"]),
     (
         "serve",
         &[
@@ -126,6 +138,7 @@ const PARTS: [(&str, &[&str]); 34] = [
             "controller",
             "kube",
             "node",
+            "policy",
             "proto",
             "telemetry",
             "util",

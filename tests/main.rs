@@ -16,6 +16,7 @@ mod faults;
 mod hostile;
 mod links;
 mod mount;
+mod policy;
 mod reference_pages;
 mod rotation;
 mod scale;

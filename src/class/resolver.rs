@@ -55,16 +55,12 @@ impl Resolver {
         })
     }
 
-    /// The region, project and credentials with which a class's secrets are read for a pod that brings
-    /// `pod_credentials`. Makes no network calls.
+    /// The region and project in which a class's secrets are read; no project if it follows from the
+    /// credentials.
     ///
     /// # Errors
-    /// If the class is wrong, or a region or credentials are missing.
-    pub fn caller(
-        &self,
-        class: ClassView<'_>,
-        pod_credentials: Option<Credentials>,
-    ) -> Result<Caller, ClassError> {
+    /// If the class is wrong, or a region is missing.
+    pub fn location(&self, class: ClassView<'_>) -> Result<(Region, Option<String>), ClassError> {
         let region = match class.region("region")? {
             Some(region) => region,
             None => self.region.clone().ok_or_else(|| ClassError {
@@ -84,6 +80,20 @@ impl Resolver {
             None if Some(&region) == self.region.as_ref() => self.project.clone(),
             None => None,
         };
+        Ok((region, project))
+    }
+
+    /// The region, project and credentials with which a class's secrets are read for a pod that brings
+    /// `pod_credentials`. Makes no network calls.
+    ///
+    /// # Errors
+    /// If the class is wrong, or a region or credentials are missing.
+    pub fn caller(
+        &self,
+        class: ClassView<'_>,
+        pod_credentials: Option<Credentials>,
+    ) -> Result<Caller, ClassError> {
+        let (region, project) = self.location(class)?;
         Ok(Caller {
             credentials: self.credentials(class, pod_credentials)?,
             region,

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::lint::Report;
+use crate::cloud::Region;
+use crate::lint::{PolicyCheck, Report};
 
 const EXAMPLE: &str = "\
 Example:
   dew-provider lint manifests/examples/*.yaml
   helm template my-app | dew-provider lint -
+  dew-provider lint --policy policy.yaml --region cn-north-4 my-class.yaml
 Prints FILE:LINE: error|warning: OBJECT, FIELD: REASON. Exit code 1 if there is an error.";
 
 /// Flags of `lint`.
@@ -20,8 +22,21 @@ Prints FILE:LINE: error|warning: OBJECT, FIELD: REASON. Exit code 1 if there is 
 #[command(after_help = EXAMPLE)]
 pub struct LintArgs {
     /// Files with SecretProviderClasses and ServiceAccounts; - is standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "policy", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+
+    /// File with the operator's policy: it is checked, and the classes against it. A class without a namespace
+    /// counts as one of the namespace default
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Region of the provider, for the policy and for classes that set none
+    #[arg(long, requires = "policy")]
+    pub region: Option<Region>,
+
+    /// Project ID of the provider in that region, for the policy
+    #[arg(long, requires = "region", value_name = "ID")]
+    pub project_id: Option<String>,
 
     /// Names of this provider, comma-separated; lint skips the classes of other providers
     #[arg(
@@ -40,6 +55,15 @@ pub struct LintArgs {
 /// If a file cannot be read.
 pub fn run(args: &LintArgs) -> Result<ExitCode> {
     let mut report = Report::default();
+    if let Some(file) = &args.policy {
+        let name = file.display().to_string();
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
+        match PolicyCheck::new(&text, args.region.clone(), args.project_id.clone()) {
+            Ok(policy) => report.policy = Some(policy),
+            Err(problems) => report.policy_problems(&name, problems),
+        }
+    }
     for file in &args.files {
         let name = file.display().to_string();
         let text = if name == "-" {

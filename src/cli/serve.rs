@@ -135,6 +135,11 @@ pub struct ServeArgs {
     )]
     pub service_account_allow_list: AllowListMode,
 
+    /// File with the operator's policy: which namespaces may use which secrets, regions and projects; read
+    /// again when it changes. Without it, everything is allowed that the ServiceAccounts list
+    #[arg(long, env = "DEW_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
     /// Kubeconfig file; the pod's own ServiceAccount if not set
     #[arg(long, env = "DEW_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -248,6 +253,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         stale_limit: args.stale_limit,
         store_dir: args.store_dir,
         allow_list: args.service_account_allow_list,
+        policy: args.policy,
         cloud: args.cloud.into(),
         rotation: Some(RotationConfig {
             qps: args.rotation_qps,

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::class::resolver::Resolver;
 use crate::kube::{AllowListMode, Classes, Events};
+use crate::policy::PolicyWatch;
 use crate::telemetry::metrics::RotationMetrics;
 use crate::util::clock::Clock;
 
@@ -28,6 +29,7 @@ pub(super) struct Context {
     pub(super) client: Client,
     pub(super) classes: Classes,
     pub(super) resolver: Arc<Resolver>,
+    pub(super) policy: PolicyWatch,
     pub(super) events: Events,
     pub(super) provider_names: Vec<String>,
     pub(super) interval: Duration,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::class::resolver::Resolver;
 use crate::cloud::Cloud;
 use crate::kube::{Classes, Events, LeaseWatch};
+use crate::policy::PolicyWatch;
 use crate::telemetry::metrics::RotationMetrics;
 use crate::util::clock::{Clock, Jitter};
 
@@ -50,6 +51,8 @@ pub struct ControllerDependencies {
     pub cloud: Cloud,
     /// Resolves the region, project and credentials of classes.
     pub resolver: Arc<Resolver>,
+    /// What namespaces may use; other secrets are not polled.
+    pub policy: PolicyWatch,
     /// Where Events are written.
     pub events: Events,
     /// The names by which classes refer to this provider.
@@ -79,6 +82,7 @@ pub async fn run(
         lease,
         cloud,
         resolver,
+        policy,
         events,
         provider_names,
         interval,
@@ -95,6 +99,7 @@ pub async fn run(
         client,
         classes,
         resolver,
+        policy,
         events,
         provider_names,
         interval,

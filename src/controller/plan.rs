@@ -15,6 +15,7 @@ use crate::class::parameters::Parameters;
 use crate::class::resolver::{ClassView, PUBLISH_SECRET, Resolver};
 use crate::cloud::{Caller, Turn, VersionSelector};
 use crate::kube::{AllowLists, ClassMounts, EventTarget, SecretProviderClass};
+use crate::policy::{Place, Policy};
 use crate::util::shares::Shares;
 
 /// Secrets that are polled for one namespace. A project has 200 by default.
@@ -111,6 +112,8 @@ pub(super) struct PlanInputs<'a> {
     pub(super) mounts: &'a HashMap<(String, String), ClassMounts>,
     /// What the pods of a namespace may mount.
     pub(super) allow_lists: &'a AllowLists,
+    /// What the operator allows the namespaces.
+    pub(super) policy: &'a Policy,
     /// Resolves the region, project and credentials of a class.
     pub(super) resolver: &'a Resolver,
     /// The names of this provider.
@@ -239,10 +242,14 @@ fn add(
     let allowed = inputs
         .allow_lists
         .allowed(&class.namespace, names.into_iter());
+    let caller = &class_plan.caller;
+    let place = Place::new(caller.region.as_str(), caller.project.as_deref());
     let namespace: Arc<str> = Arc::from(class.namespace.as_str());
     let count = counts.entry(Arc::clone(&namespace)).or_default();
     for (secret, followed) in &class_plan.followed {
-        if !allowed.contains(secret.as_str()) {
+        if !allowed.contains(secret.as_str())
+            || !inputs.policy.allows(&class.namespace, place, secret)
+        {
             continue;
         }
         let id = SecretId {

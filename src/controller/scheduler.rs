@@ -124,6 +124,7 @@ impl Scheduler<'_> {
         let mut classes = self.context.classes.changes();
         let mut mounts = self.mounts.changes();
         let mut allow_lists = self.allow_lists.changes();
+        let mut policy = self.context.policy.changes();
         let mut deletions = self.context.deletions.clone();
         deletions.mark_unchanged();
         let mut plan_at = Instant::now() + self.plan().await;
@@ -153,6 +154,7 @@ impl Scheduler<'_> {
                 _ = classes.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
                 _ = mounts.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
                 _ = allow_lists.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
+                _ = policy.changed() => plan_at = plan_at.min(now + PLAN_DELAY),
                 () = sleep_until(next.min(plan_at)) => {}
             }
             if Instant::now() >= plan_at {
@@ -221,6 +223,7 @@ impl Scheduler<'_> {
             classes: &context.classes.all(),
             mounts: &self.mounts.by_class(),
             allow_lists: &self.allow_lists,
+            policy: &context.policy.current(),
             resolver: &context.resolver,
             provider_names: &context.provider_names,
             interval: context.interval,

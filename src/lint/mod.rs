@@ -9,9 +9,12 @@ use crate::class::resolver::check_parameter;
 use crate::class::suggestion::nearest;
 use crate::cloud::Region;
 use crate::kube::service_accounts::{ANNOTATION, AllowList};
+use crate::policy::PolicyProblem;
 
 pub(crate) mod manifest;
+mod policy;
 use manifest::{ClassManifest, ManifestDocument, Scalar};
+pub use policy::PolicyCheck;
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Report {
     pub accounts: usize,
     /// Other objects, and classes of other providers.
     pub others: usize,
+    /// The operator's policy, if classes are checked against one.
+    pub policy: Option<PolicyCheck>,
     named: Vec<NamedSecret>,
     listed: BTreeSet<(String, String)>,
 }
@@ -250,6 +255,32 @@ impl Report {
             });
         }
         self.synced(file, name, class, &parsed);
+        self.allowed(file, name, class, &parsed);
+    }
+
+    /// Checks the class against the operator's policy.
+    fn allowed(&mut self, file: &str, name: &str, class: &ClassManifest, objects: &Objects) {
+        let Some(policy) = &self.policy else { return };
+        for finding in policy.check(class, objects) {
+            let severity = match finding.is_certain {
+                true => Severity::Error,
+                false => Severity::Warning,
+            };
+            let place = format!("{name}, {}", finding.parameter);
+            self.find(file, finding.line, severity, place, finding.reason);
+        }
+    }
+
+    /// Reports the problems of a policy file.
+    pub fn policy_problems(&mut self, file: &str, problems: Vec<PolicyProblem>) {
+        for problem in problems {
+            let place = match problem.place().as_str() {
+                "" => "policy".to_owned(),
+                place => format!("policy, {place}"),
+            };
+            let line = problem.line.max(1);
+            self.find(file, line, Severity::Error, place, problem.reason);
+        }
     }
 
     /// Checks that the files that `secretObjects` refer to exist; others are never synced.

@@ -132,6 +132,13 @@ pub struct NudgeLabels {
     pub outcome: NudgeOutcome,
 }
 
+/// The state of the policy file.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyMetrics {
+    /// 1 while the file is wrong or cannot be read, and an earlier policy is in force.
+    pub invalid: Gauge,
+}
+
 /// Counted by the controller and by delivery.
 #[derive(Clone, Debug)]
 pub struct RotationMetrics {
@@ -261,6 +268,8 @@ pub struct Metrics {
     pub cloud: CloudMetrics,
     /// Counted by the controller and by delivery.
     pub rotation: RotationMetrics,
+    /// The state of the policy file.
+    pub policy: PolicyMetrics,
 }
 
 impl Metrics {
@@ -326,6 +335,12 @@ impl Metrics {
             cloud.credential_expiry.clone(),
         );
         let rotation = RotationMetrics::register(&mut registry);
+        let policy = PolicyMetrics::default();
+        registry.register(
+            "policy_invalid",
+            "1 while the policy file is wrong or cannot be read, and an earlier policy is in force",
+            policy.invalid.clone(),
+        );
         Arc::new(Self {
             registry,
             mounts,
@@ -335,6 +350,7 @@ impl Metrics {
             revoked_volumes,
             cloud,
             rotation,
+            policy,
         })
     }
 

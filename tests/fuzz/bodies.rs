@@ -6,6 +6,7 @@ use dew_provider::cloud::SecretValue;
 use dew_provider::node::mount::request::Request;
 use dew_provider::node::mount::select::{VolumeRoom, select_object};
 use dew_provider::node::socket::Connection;
+use dew_provider::policy::{Place, Policy};
 use dew_provider::proto::MountRequest;
 use tokio::io::AsyncReadExt;
 
@@ -23,6 +24,32 @@ pub(crate) fn objects(data: &[u8]) {
         for object in &objects.list {
             // Both files and an error are valid results.
             let _ = select_object(object, &value, &mut VolumeRoom::default());
+        }
+    }
+}
+
+/// Parses a policy, and asks it about some requests.
+pub(crate) fn policy(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let policy = match Policy::parse(text) {
+        Ok(policy) => policy,
+        Err(problems) => {
+            assert!(!problems.is_empty() && problems.len() <= 21, "{problems:?}");
+            let length: usize = problems.iter().map(|p| p.to_string().len()).sum();
+            assert!(length < 64 * 1024, "{problems:?}");
+            return;
+        }
+    };
+    assert!(policy.is_restricted());
+    for name in ["a", "shop-eu", "", "*", &"a".repeat(64)] {
+        for project in [None, Some(name)] {
+            let place = Place::new(name, project);
+            let check = policy.check(name, place, [name]);
+            assert_eq!(check.is_ok(), policy.allows(name, place, name));
+            assert!(!name.is_empty() || check.is_err());
+            let _ = check.map_err(|denial| denial.to_string());
         }
     }
 }

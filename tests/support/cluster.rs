@@ -43,6 +43,8 @@ pub(crate) struct Setup {
     pub(crate) interval: Duration,
     pub(crate) stale_limit: Duration,
     pub(crate) seed: u64,
+    /// The text of the policy file.
+    pub(crate) policy: Option<String>,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             interval: INTERVAL,
             stale_limit: Duration::from_secs(24 * 3600),
             seed: 7,
+            policy: None,
         }
     }
 }
@@ -146,6 +149,9 @@ impl Cluster {
             _folder: folder,
             _paused: paused,
         };
+        if let Some(text) = &cluster.setup.policy {
+            cluster.write_policy(text);
+        }
         for index in 0..cluster.setup.nodes {
             let node = cluster.node(index).await;
             cluster.nodes.push(node);
@@ -184,6 +190,7 @@ impl Cluster {
             region: Some(DEMO_REGION.parse().unwrap()),
             interval: self.setup.interval,
             stale_limit: self.setup.stale_limit,
+            policy: (self.setup.policy.is_some()).then(|| self.policy_path()),
             rotation: Some(RotationConfig {
                 driver_socket: Some(node.folder.join("csi.sock")),
                 ..RotationConfig::emulated(&node.name)
@@ -199,6 +206,15 @@ impl Cluster {
         };
         let provider = drive(serve::start(config, dependencies)).await.unwrap();
         node.provider = Some(provider);
+    }
+
+    fn policy_path(&self) -> PathBuf {
+        self._folder.path().join("policy.yaml")
+    }
+
+    /// Writes the policy file, which all nodes share and read again within seconds.
+    pub(crate) fn write_policy(&self, text: &str) {
+        std::fs::write(self.policy_path(), text).unwrap();
     }
 
     /// Stops a node's provider as a signal does, and starts it again.

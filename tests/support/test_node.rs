@@ -9,6 +9,7 @@ use std::time::Duration;
 use ::http::Method;
 use dew_provider::cloud::{self, CloudConfig};
 use dew_provider::kube::AllowListMode;
+use dew_provider::policy::RELOAD_PERIOD;
 use dew_provider::serve::{self, Dependencies, ServeConfig, ServerHandle};
 use dew_provider::sim::csi_driver::{Driver, DriverConfig, PodVolume};
 use dew_provider::sim::huawei::{self, DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY, Emulator};
@@ -48,6 +49,8 @@ pub(crate) struct Setup {
     /// The provider's endpoint of CSMS, instead of the emulator's own.
     pub(crate) csms_endpoint: Option<String>,
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// The text of the policy file.
+    pub(crate) policy: Option<String>,
 }
 
 impl Default for Setup {
@@ -69,6 +72,7 @@ impl Default for Setup {
             dial: None,
             csms_endpoint: None,
             ca_bundle: None,
+            policy: None,
         }
     }
 }
@@ -133,7 +137,13 @@ impl TestNode {
         if let Some(endpoint) = setup.csms_endpoint {
             provider_endpoints.csms_endpoint = Some(endpoint);
         }
+        let policy = setup.policy.map(|text| {
+            let path = folder.path().join("policy.yaml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
         let config = ServeConfig {
+            policy,
             region: setup.region.map(|r| r.parse().unwrap()),
             project: setup.project.map(Into::into),
             interval: INTERVAL,
@@ -177,6 +187,13 @@ impl TestNode {
         meanwhile(&mut self.launch);
         self.provider = self.launch.start().await;
         self
+    }
+
+    /// Replaces the text of the policy file, and waits until the provider has read it.
+    pub(crate) async fn set_policy(&self, text: &str) {
+        let path = self.launch.config.policy.as_ref().unwrap();
+        std::fs::write(path, text).unwrap();
+        drive(tokio::time::sleep(2 * RELOAD_PERIOD)).await;
     }
 
     /// Advances time at once, without running tasks in between.

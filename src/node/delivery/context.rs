@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::SecretCache;
 use crate::kube::{Classes, Events};
 use crate::node::volumes::Volumes;
+use crate::policy::PolicyWatch;
 use crate::telemetry::metrics::RotationMetrics;
 use crate::util::clock::{Clock, Jitter};
 
@@ -15,6 +16,7 @@ pub(super) struct Context {
     pub(super) cache: SecretCache,
     pub(super) volumes: std::sync::Arc<Volumes>,
     pub(super) classes: Classes,
+    pub(super) policy: PolicyWatch,
     pub(super) events: Events,
     pub(super) provider_names: Vec<String>,
     pub(super) interval: Duration,

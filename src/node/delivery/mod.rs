@@ -21,6 +21,7 @@ use tracing::info;
 use crate::cache::SecretCache;
 use crate::kube::{Classes, Events, LeaseWatch, Pods};
 use crate::node::volumes::Volumes;
+use crate::policy::PolicyWatch;
 use crate::telemetry::metrics::RotationMetrics;
 use crate::util::clock::{Clock, Jitter};
 
@@ -59,6 +60,8 @@ pub struct DeliveryDependencies {
     pub cache: SecretCache,
     /// The mounted volumes.
     pub volumes: Arc<Volumes>,
+    /// What namespaces may use; other secrets are not refreshed.
+    pub policy: PolicyWatch,
     /// Where Events are written.
     pub events: Events,
     /// The names by which classes refer to this provider.
@@ -83,6 +86,7 @@ pub fn start(config: DeliveryConfig, dependencies: DeliveryDependencies, stop: C
         lease,
         cache,
         volumes,
+        policy,
         events,
         provider_names,
         interval,
@@ -95,6 +99,7 @@ pub fn start(config: DeliveryConfig, dependencies: DeliveryDependencies, stop: C
         cache,
         volumes,
         classes,
+        policy,
         events,
         provider_names,
         interval,

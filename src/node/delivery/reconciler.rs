@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -14,6 +15,7 @@ use super::refresh::{self, KeyUse};
 use crate::cache::{CacheKey, SecretStatus, SyncStatus};
 use crate::cloud::{Turn, VersionSelector};
 use crate::kube::EventReason;
+use crate::policy::{Place, Policy};
 
 /// How often the loop runs if nothing wakes it.
 const RESYNC_PERIOD: Duration = Duration::from_secs(2);
@@ -31,6 +33,7 @@ pub(super) struct Reconciler {
     keys: HashMap<CacheKey, KeyUse>,
     /// The generation of the volumes from which `keys` was collected.
     generation: Option<u64>,
+    policy: watch::Receiver<Arc<Policy>>,
     /// Since when a new version or an edited class has not reached all volumes.
     lagging_since: Option<Instant>,
 }
@@ -39,6 +42,7 @@ impl Reconciler {
     /// Without a nudger, volumes are left to kubelet.
     pub(super) fn new(context: Arc<Context>, nudger: Option<Arc<Nudger>>) -> Self {
         Self {
+            policy: context.policy.changes(),
             context,
             nudger,
             keys: HashMap::new(),
@@ -103,16 +107,22 @@ impl Reconciler {
         }
     }
 
-    /// Collects the keys in use that may move, each with the shortest interval.
+    /// Collects the keys in use that may move and that the policy allows, each with the shortest interval.
     fn update_keys(&mut self) {
         let generation = self.context.volumes.generation();
-        if self.generation == Some(generation) {
+        let policy_changed = self.policy.has_changed().unwrap_or(false);
+        if self.generation == Some(generation) && !policy_changed {
             return;
         }
+        let policy = Arc::clone(&self.policy.borrow_and_update());
         let mut keys: HashMap<CacheKey, KeyUse> = HashMap::new();
         for record in self.context.volumes.in_use() {
+            let (namespace, caller) = (&record.pod.namespace, &record.caller);
+            let place = Place::new(caller.region.as_str(), caller.project.as_deref());
             for key in record.keys.iter() {
-                if matches!(key.selector, VersionSelector::Version(_)) {
+                if matches!(key.selector, VersionSelector::Version(_))
+                    || !policy.allows(namespace, place, &key.secret)
+                {
                     continue;
                 }
                 if let Some(known) = keys.get_mut(key) {

@@ -1,4 +1,5 @@
-//! Step 3, authorize: whether the pod may mount these secrets with these parameters.
+//! Step 3, authorize: whether the pod may mount these secrets with these parameters, by the class, the
+//! ServiceAccount's list and the operator's policy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +11,11 @@ use super::error::{MountError, Reason};
 use super::request::Request;
 use crate::class::objects::Objects;
 use crate::class::parameters::PROTECTED;
+use crate::class::resolver::{ClassView, Resolver};
 use crate::kube::service_accounts::{ANNOTATION, AllowList};
 use crate::kube::{AllowListMode, Classes, KubeError, PodRef, ServiceAccounts};
+use crate::node::volumes::MountRecord;
+use crate::policy::{Place, PolicyWatch};
 
 /// Before a list that is older than this denies a pod, the authorizer reads it again, so that a corrected
 /// annotation takes effect at once.
@@ -26,62 +30,91 @@ pub struct Authorized<'a> {
     pub objects: Arc<Objects>,
 }
 
-/// Authorizes requests against the classes and ServiceAccounts of the API server. Clones share their caches.
+/// Authorizes requests against the classes and ServiceAccounts of the API server, and the operator's policy.
+/// Clones share their caches.
 #[derive(Clone, Debug)]
 pub struct Authorizer {
     mode: AllowListMode,
     kube: Option<(Classes, ServiceAccounts)>,
+    policy: PolicyWatch,
+    /// Resolves the regions and projects that the policy allows.
+    resolver: Arc<Resolver>,
 }
 
 impl Authorizer {
     /// Without `kube`, the authorizer can check neither overrides nor lists, and only [`AllowListMode::Off`]
     /// works.
-    pub fn new(mode: AllowListMode, kube: Option<(Classes, ServiceAccounts)>) -> Self {
-        Self { mode, kube }
+    pub fn new(
+        mode: AllowListMode,
+        kube: Option<(Classes, ServiceAccounts)>,
+        policy: PolicyWatch,
+        resolver: Arc<Resolver>,
+    ) -> Self {
+        Self {
+            mode,
+            kube,
+            policy,
+            resolver,
+        }
     }
 
-    /// Authorizes a request, with a list that is at most `max_age` old.
+    /// Authorizes a request, with a list that is at most `max_age` old and the policy as it is now.
     ///
     /// # Errors
     /// [`Reason::Denied`] if a secret or an override is not allowed; other reasons if the class or the
-    /// ServiceAccount cannot be read.
+    /// ServiceAccount cannot be read, or if the class is wrong.
     pub async fn authorize<'a>(
         &self,
         request: &'a Request,
         objects: Arc<Objects>,
         max_age: Duration,
     ) -> Result<Authorized<'a>, MountError> {
-        let Some((classes, accounts)) = &self.kube else {
-            return match self.mode {
-                AllowListMode::Off => Ok(Authorized { request, objects }),
-                AllowListMode::Required | AllowListMode::IfPresent => Err(MountError::new(
+        match (&self.kube, self.mode) {
+            (Some((classes, accounts)), mode) => {
+                check_overrides(classes, request).await?;
+                if mode != AllowListMode::Off {
+                    self.check_list(accounts, request, &objects, max_age)
+                        .await?;
+                }
+            }
+            (None, AllowListMode::Off) => {}
+            (None, AllowListMode::Required | AllowListMode::IfPresent) => {
+                return Err(MountError::new(
                     Reason::Internal,
                     "ServiceAccounts cannot be read without a connection to Kubernetes",
-                )),
-            };
-        };
-        check_overrides(classes, request).await?;
-        if self.mode != AllowListMode::Off {
-            self.check_list(accounts, request, &objects, max_age)
-                .await?;
+                ));
+            }
         }
+        // Last, so that no wait comes between the policy and the answer.
+        self.check_policy(request, &objects)?;
         Ok(Authorized { request, objects })
     }
 
-    /// Checks that the ServiceAccount of a mounted volume still lists its secrets, with a list that is at most
-    /// `max_age` old. With `confirm`, a list that denies them is read again.
+    /// Checks that the policy still allows the secrets of a mounted volume, and that the pod's ServiceAccount still
+    /// lists them, with a list that is at most `max_age` old. With `confirm`, a list that denies them is read
+    /// again.
     ///
     /// # Errors
     /// The outer one if the list cannot be read, so that nothing is known; the inner one if it denies a secret.
     pub async fn recheck(
         &self,
-        pod: &PodRef,
+        record: &MountRecord,
         class: &str,
-        secrets: &[&str],
         max_age: Duration,
         confirm: bool,
         deadline: Instant,
     ) -> Result<Result<(), MountError>, KubeError> {
+        let (pod, caller) = (&record.pod, &record.caller);
+        let secrets: Vec<&str> = record.keys.iter().map(|key| key.secret.as_str()).collect();
+        let secrets = &secrets;
+        let place = Place::new(caller.region.as_str(), caller.project.as_deref());
+        let allowed = secrets.iter().copied();
+        if let Err(denial) = self.policy.current().check(&pod.namespace, place, allowed) {
+            return Ok(Err(MountError::new(
+                Reason::Denied,
+                format!("SecretProviderClass {class:?}, {denial}"),
+            )));
+        }
         let Some((_, accounts)) = &self.kube else {
             return Ok(Ok(()));
         };
@@ -106,6 +139,52 @@ impl Authorizer {
             Err(error @ KubeError::NotFound(_)) => Ok(Err(from_kube(error))),
             Err(error) => Err(error),
         }
+    }
+
+    /// Checks the policy for all objects, in the region and in the failover region.
+    fn check_policy(&self, request: &Request, objects: &Objects) -> Result<(), MountError> {
+        let policy = self.policy.current();
+        if !policy.is_restricted() {
+            return Ok(());
+        }
+        let namespace = &request.pod.namespace;
+        if namespace.is_empty() {
+            return Err(MountError::new(
+                Reason::Invalid,
+                "the request has no namespace: the CSIDriver object must set podInfoOnMount",
+            ));
+        }
+        let class = ClassView {
+            name: &request.class,
+            parameters: &request.parameters,
+        };
+        let (region, project) = self.resolver.location(class)?;
+        let failover = class.region("failoverRegion")?;
+        let places = [
+            Some(Place::new(region.as_str(), project.as_deref())),
+            // A project belongs to one region.
+            failover
+                .as_ref()
+                .map(|region| Place::new(region.as_str(), None)),
+        ];
+        let denials: Vec<String> = (places.into_iter().flatten())
+            .filter_map(|place| {
+                let secrets = objects.list.iter().map(|object| object.name.as_str());
+                policy.check(namespace, place, secrets).err()
+            })
+            .map(|denial| denial.to_string())
+            .collect();
+        if denials.is_empty() {
+            return Ok(());
+        }
+        Err(MountError::new(
+            Reason::Denied,
+            format!(
+                "SecretProviderClass {:?}, {}",
+                request.class,
+                denials.join("; ")
+            ),
+        ))
     }
 
     async fn check_list(

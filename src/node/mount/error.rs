@@ -21,7 +21,7 @@ use crate::node::pod_credentials::PublishSecretError;
 pub enum Reason {
     /// The request or the SecretProviderClass is invalid.
     Invalid,
-    /// Not allowed by the ServiceAccount's list or by the cloud.
+    /// Not allowed by the ServiceAccount's list, by the policy or by the cloud.
     Denied,
     /// A secret, a version, a stage, or a key in a secret's JSON does not exist.
     NotFound,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1 request | [`request`], [`kubelet_root`] | parses the driver's message, within limits; checks the target path |
 //! | 2 objects | `objects` | parses and checks the `objects` list of the class |
-//! | 3 authorize | [`authorize`] | checks the ServiceAccount's list, and refuses overrides by the pod |
+//! | 3 authorize | [`authorize`] | checks the ServiceAccount's list and the policy, and refuses overrides by the pod |
 //! | 4 resolve | [`resolve`](mod@resolve) | determines region, project, credentials and cache keys |
 //! | 5 fetch | [`fetch`](mod@fetch) | gets the versions through the cache |
 //! | 6 select | [`select`](mod@select) | extracts the contents of files: JMESPath, keys, encodings |

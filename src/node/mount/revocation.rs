@@ -78,13 +78,12 @@ impl RevocationWatch {
 
     /// Checks one volume, and reports it once if it is revoked. Returns whether it is.
     pub(super) async fn check(&self, id: &VolumeId, record: &MountRecord) -> bool {
-        let secrets: Vec<&str> = record.keys.iter().map(|key| key.secret.as_str()).collect();
         let deadline = Instant::now() + TIMEOUT;
         let was_revoked = self.volumes.is_revoked(id);
         let (pod, class) = (&record.pod, &id.class);
         let verdict = self
             .authorizer
-            .recheck(pod, class, &secrets, MAX_AGE, !was_revoked, deadline)
+            .recheck(record, class, MAX_AGE, !was_revoked, deadline)
             .await;
         let verdict = match verdict {
             Ok(verdict) => verdict,

@@ -1,0 +1,5 @@
+//! The operator's policy: at a Mount, in what the leader polls, and when its file changes.
+
+mod commands;
+mod mounts;
+mod rotation;
