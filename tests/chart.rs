@@ -101,6 +101,49 @@ fn the_crd_is_the_programs() {
     );
 }
 
+/// What Helm accepts as a policy, the provider starts with.
+#[test]
+fn the_schema_of_the_policy_is_the_programs() {
+    use dew_provider::class::parameters::PARAMETERS;
+    use dew_provider::policy::{MAX_RULES, Policy};
+    let schema: Value =
+        serde_json::from_str(&read("charts/dew-provider/values.schema.json")).unwrap();
+    let rules = &schema["properties"]["policy"]["properties"]["rules"];
+    assert_eq!(rules["maxItems"], MAX_RULES);
+    let fields = rules["items"]["properties"].as_object().unwrap();
+    let rule: serde_json::Map<String, Value> = (fields.iter())
+        .map(|(field, of)| {
+            // All characters that the pattern allows: between the brackets.
+            let pattern = of["items"]["pattern"].as_str().unwrap();
+            let (set, length) = pattern[2..].split_once(']').unwrap();
+            let set = set
+                .replace("A-Z", "A")
+                .replace("a-z", "z")
+                .replace("0-9", "5");
+            let longest: usize = length[3..length.len() - 2].parse().unwrap();
+            let globs = json!([set, "a".repeat(longest)]);
+            (field.clone(), globs)
+        })
+        .collect();
+    assert_eq!(rule.len(), 4);
+    let policy = json!({"version": 1, "rules": [rule]}).to_string();
+    let policy = Policy::parse(&policy).map_err(|problems| format!("{problems:?}"));
+    assert_eq!(policy.unwrap().len(), 1);
+    // The example in the values, without its indentation.
+    let values = read("charts/dew-provider/values.yaml");
+    let (example, _) = values.split_once("\npolicy: {}").unwrap();
+    let (_, example) = example.rsplit_once("#   version: 1").unwrap();
+    let example = format!("version: 1{}", example.replace("\n#   ", "\n"));
+    assert_eq!(Policy::parse(&example).unwrap().len(), 1);
+    // The parameters that the ValidatingAdmissionPolicy knows.
+    let names: Vec<String> = PARAMETERS.iter().map(|name| format!("{name:?}")).collect();
+    let list = format!("$parameters := list {} }}", names.join(" "));
+    assert!(
+        read("charts/dew-provider/templates/admission.yaml").contains(&list),
+        "{list}"
+    );
+}
+
 #[test]
 fn defaults_are_the_programs() {
     let values = yaml("charts/dew-provider/values.yaml");
