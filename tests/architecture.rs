@@ -21,13 +21,13 @@ const PARTS: [(&str, &[&str]); 35] = [
     ("cloud/error", &["util"]),
     ("cloud/retry", &[]),
     ("cloud/rate_limit", &[]),
-    ("cloud/region", &[]),
+    ("cloud/region", &["util"]),
     ("cloud/config", &["cloud/region"]),
     (
         "cloud/endpoints",
         &["cloud/config", "cloud/error", "cloud/region", "util"],
     ),
-    ("cloud/response", &["cloud/error", "cloud/retry"]),
+    ("cloud/response", &["cloud/error", "cloud/retry", "util"]),
     ("cloud/sign", &[]),
     (
         "cloud/transport",
@@ -128,7 +128,7 @@ const PARTS: [(&str, &[&str]); 35] = [
             "util",
         ],
     ),
-    ("lint", &["class", "cloud", "kube", "policy"]),
+    ("lint", &["class", "cloud", "kube", "policy", "util"]),
     (
         "serve",
         &[

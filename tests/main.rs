@@ -25,3 +25,4 @@ mod serve;
 mod socket;
 
 mod support;
+mod texts;

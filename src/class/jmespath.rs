@@ -10,6 +10,7 @@ use jpx_core::{Context, Expression, Runtime, SearchResult};
 use serde_json::{Number, Value};
 
 use super::jmespath_cost::{GROWING, GROWTH, MAX_EXPANSION, peak_expansion};
+use crate::util::text::one_line;
 
 /// Longest expression, in bytes: keeps its parser far from the end of the stack.
 pub const MAX_JMESPATH_BYTES: usize = 512;
@@ -17,6 +18,8 @@ pub const MAX_JMESPATH_BYTES: usize = 512;
 const MAX_EVALUATION: usize = 16 << 20;
 /// Estimated memory of a parsed JSON value in addition to its text, in bytes.
 const VALUE_OVERHEAD: usize = 64;
+/// Maximum length of the part of an expression that an error quotes, in characters.
+const MAX_FOUND: usize = 24;
 
 /// Functions whose results are numbers, or that compare numbers.
 const NUMERIC: [&str; 7] = ["abs", "avg", "ceil", "floor", "max", "min", "sum"];
@@ -60,13 +63,10 @@ impl JmesPath {
             ));
         }
         let expression = RUNTIME.compile(text).map_err(|error| {
-            let reason = error.reason.to_string();
-            let reason = reason
-                .replace("nud token", "token")
-                .replace("led token", "token");
             format!(
-                "invalid JMESPath expression (column {}): {reason}{}",
+                "invalid JMESPath expression (column {}): {}{}",
                 error.column() + 1,
+                syntax_reason(&error, text),
                 quoting_hint(text)
             )
         })?;
@@ -125,6 +125,75 @@ pub fn size_of(json: &Value) -> usize {
                 .map(|(key, value)| key.len() + size_of(value))
                 .sum(),
         }
+}
+
+/// What the parser calls an error of syntax, and what it is for a reader.
+const SYNTAX: [(&str, &str); 26] = [
+    ("'='", "a comparison is written =="),
+    (
+        "Did not parse the complete expression",
+        "this text follows a complete expression",
+    ),
+    ("nesting exceeds", "it is nested too deeply"),
+    (
+        "Quoted strings can't be",
+        "the name of a function must not be in quotes",
+    ),
+    ("Expected '}' or ','", "expected } or ,"),
+    (
+        "Expression references",
+        "& is allowed only before an argument of a function",
+    ),
+    ("Expected ')'", "expected ) for the ( before it"),
+    (
+        "Expected number, ':', or '*'",
+        "expected a number, : or * after [",
+    ),
+    ("Expected number, ':', or ']'", "expected a number, : or ]"),
+    ("Expected ':', or ']'", "expected : or ]"),
+    ("Expected ':' to follow key", "expected : after the key"),
+    ("Expected Field", "expected a key"),
+    ("Expected ']'", "expected ]"),
+    (
+        "Expected identifier",
+        "expected a key, *, {, [, & or [? after the dot",
+    ),
+    ("Expected '.', '[', or '[?'", "expected ., [ or [?"),
+    (
+        "Invalid function name",
+        "expected the name of a function before (",
+    ),
+    ("Too many colons", "a slice has at most two colons"),
+    ("invalid token after ','", "expected another item after ,"),
+    ("Invalid character", "this character has no meaning here"),
+    ("Expected valid number", "the number is too large"),
+    ("'-' must be followed", "expected a number after -"),
+    ("'$' must be followed", "$ has no meaning here"),
+    ("Unclosed", "the quote is not closed"),
+    (
+        "Unable to parse quoted identifier",
+        "the text in double quotes is not valid: write \\\\ for a backslash",
+    ),
+    (
+        "Unable to parse literal JSON",
+        "the text in backticks is not JSON",
+    ),
+    ("Unexpected", "this is unexpected here"),
+];
+
+/// Why an expression is not valid, and the text that shows it.
+fn syntax_reason(error: &jpx_core::JmespathError, text: &str) -> String {
+    let message = error.reason.to_string();
+    if message.contains("found Eof") || text.trim().is_empty() {
+        return "the expression ends too early".to_owned();
+    }
+    let known = SYNTAX.iter().find(|(part, _)| message.contains(part));
+    let reason = known.map_or("this is not JMESPath", |(_, reason)| reason);
+    let found = one_line(text.get(error.offset..).unwrap_or_default(), MAX_FOUND);
+    if found.is_empty() {
+        return reason.to_owned();
+    }
+    format!("{reason}; found {found:?}")
 }
 
 /// How to write a key that is not an identifier.

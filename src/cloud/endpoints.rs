@@ -117,7 +117,10 @@ fn base(name: &str, endpoint: &str) -> Result<Url, ApiError> {
             ),
         )
     };
-    let url = Url::parse(endpoint).map_err(|error| wrong(&error.to_string()))?;
+    if endpoint.trim().is_empty() {
+        return Err(wrong("it is empty"));
+    }
+    let url = Url::parse(endpoint).map_err(|error| wrong(url_reason(&error)))?;
     if url.scheme() != Scheme::HTTP.as_str() && url.scheme() != Scheme::HTTPS.as_str() {
         return Err(wrong("the scheme must be http or https"));
     }
@@ -131,6 +134,23 @@ fn base(name: &str, endpoint: &str) -> Result<Url, ApiError> {
         return Err(wrong("it has a path, query or fragment"));
     }
     Ok(url)
+}
+
+/// Why a text is not a URL. The library's reasons are those of the standard for URLs.
+fn url_reason(error: &url::ParseError) -> &'static str {
+    use url::ParseError;
+    match error {
+        ParseError::RelativeUrlWithoutBase => "it has no scheme, such as https://",
+        ParseError::EmptyHost => "it has no host",
+        ParseError::InvalidPort => "the port is not a number up to 65535",
+        ParseError::InvalidIpv4Address | ParseError::InvalidIpv6Address => {
+            "the host is not a valid IP address"
+        }
+        ParseError::IdnaError | ParseError::InvalidDomainCharacter => {
+            "the host contains an invalid character"
+        }
+        _ => "it is not a URL",
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::error::ErrorKind;
 use super::retry::{Retryability, http_date, retry_after};
+use crate::util::text::one_line;
 
 /// The gateway rejects requests whose date is off by more than this.
 const SKEW: Duration = Duration::from_secs(15 * 60);
@@ -279,17 +280,6 @@ impl ErrorBody {
         object
             .values()
             .find_map(|value| Self::find(value, depth + 1))
-    }
-}
-
-/// `text` on one line of at most `limit` characters, without control characters.
-pub(super) fn one_line(text: &str, limit: usize) -> String {
-    let breaks = |c: char| c.is_whitespace() || c.is_control();
-    let words: Vec<&str> = text.split(breaks).filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
-    match line.char_indices().nth(limit) {
-        None => line,
-        Some(_) => line.chars().take(limit - 1).chain(['…']).collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use kube::api::{Api, GetParams};
 use tokio::time::Instant;
 
 use super::client::{KubeError, request};
+use crate::util::json::{self, MaybeText};
 use crate::util::single_flight::{FlightError, SingleFlight};
 
 /// Annotation with a JSON array of the secrets that pods of a ServiceAccount may mount. Source: Huawei's CCE
@@ -48,14 +49,31 @@ pub enum AllowList {
 impl AllowList {
     /// Parses the value of the annotation.
     pub fn parse(annotation: Option<&str>) -> Self {
-        match annotation.map(serde_json::from_str::<BTreeSet<String>>) {
-            None => Self::Absent,
-            Some(Ok(names)) => Self::Names(names),
-            Some(Err(error)) => Self::Invalid(format!(
-                "not a JSON array of names, such as [\"db\"] (column {})",
-                error.column()
-            )),
+        let Some(annotation) = annotation else {
+            return Self::Absent;
+        };
+        let invalid = |why: String| {
+            Self::Invalid(format!(
+                "not a JSON array of names, such as [\"db\"]: {why}"
+            ))
+        };
+        let names: Vec<MaybeText<String>> = match serde_json::from_str(annotation) {
+            Ok(names) => names,
+            Err(error) => return invalid(json::describe(&error, "it is not an array")),
+        };
+        let mut listed = BTreeSet::new();
+        for (index, name) in names.into_iter().enumerate() {
+            match name.0 {
+                Ok(name) => listed.insert(name),
+                Err(found) => {
+                    let place = index + 1;
+                    return invalid(format!(
+                        "item {place} is {found}; put the name in double quotes"
+                    ));
+                }
+            };
         }
+        Self::Names(listed)
     }
 }
 

@@ -7,11 +7,14 @@ use zeroize::Zeroizing;
 
 use crate::class::resolver::PUBLISH_SECRET;
 use crate::cloud::{AccessKeys, Credentials};
-use crate::util::json;
+use crate::util::json::{self, MaybeText};
+use crate::util::text::{joined, one_line};
 
 const ACCESS_KEY: &str = "accessKey";
 const SECRET_KEY: &str = "secretKey";
 const SECURITY_TOKEN: &str = "securityToken";
+/// Maximum length of a key in a message, in characters.
+const MAX_KEY: usize = 64;
 
 /// A pod's own access key.
 pub struct PublishSecret {
@@ -25,8 +28,16 @@ pub struct PublishSecret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishSecretError {
     /// The driver did not send a JSON object of strings.
-    #[error("secrets are not a JSON object of strings: {0}")]
+    #[error("the Secret of nodePublishSecretRef is not a JSON object of strings: {0}")]
     Malformed(String),
+    /// A value is not a string.
+    #[error("the Secret of nodePublishSecretRef: {key} is {found}, not a string")]
+    Mistyped {
+        /// The key.
+        key: String,
+        /// What its value is.
+        found: &'static str,
+    },
     /// A key is missing.
     #[error(
         "the Secret of nodePublishSecretRef has no {missing}: it must contain {ACCESS_KEY} and {SECRET_KEY}, and \
@@ -51,17 +62,27 @@ impl PublishSecret {
         if json.trim().is_empty() {
             return Ok(None);
         }
-        let map: Option<BTreeMap<String, Zeroizing<String>>> =
+        let map: Option<BTreeMap<String, MaybeText<Zeroizing<String>>>> =
             serde_json::from_str(json).map_err(|error| {
-                let why = json::describe(&error, "a value is not a string");
+                let why = json::describe(&error, "it is not an object");
                 PublishSecretError::Malformed(why)
             })?;
-        let mut map = map.unwrap_or_default();
-        map.retain(|key, _| !key.starts_with("csi.storage.k8s.io/"));
+        let mut texts = BTreeMap::new();
+        for (key, value) in map.unwrap_or_default() {
+            if key.starts_with("csi.storage.k8s.io/") {
+                continue;
+            }
+            let text = value.0.map_err(|found| PublishSecretError::Mistyped {
+                key: one_line(&key, MAX_KEY),
+                found,
+            })?;
+            texts.insert(key, text);
+        }
+        let mut map = texts;
         if map.is_empty() {
             return Ok(None);
         }
-        let found = map.keys().cloned().collect::<Vec<_>>().join(", ");
+        let found = joined(map.keys().map(|key| one_line(key, MAX_KEY)), ", ", 10, 512);
         let mut take = |key: &str| map.remove(key).filter(|value| !value.trim().is_empty());
         let incomplete = |missing| PublishSecretError::Incomplete {
             missing,

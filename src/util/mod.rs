@@ -7,3 +7,5 @@ pub mod poll_interval;
 pub mod secret_bytes;
 pub mod shares;
 pub mod single_flight;
+pub mod text;
+pub mod yaml;

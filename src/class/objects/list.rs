@@ -43,7 +43,17 @@ impl Objects {
                 ),
             ));
         }
-        let raw = yaml::parse(text).map_err(|e| whole(e.line, e.reason))?;
+        let raw = yaml::parse(text).map_err(|fault| {
+            vec![Problem {
+                line: fault.line,
+                object: None,
+                reason: match fault.field {
+                    Some(_) => fault.reason,
+                    None => format!("not a YAML list of objects: {}", fault.reason),
+                },
+                field: fault.field,
+            }]
+        })?;
         if raw.is_empty() {
             return Err(whole(
                 0,

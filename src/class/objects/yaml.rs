@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::{Options, Spanned};
 
 use super::problems::label;
+use crate::util::yaml::{YamlFault, describe};
 
 /// A scalar and its line.
 #[derive(Debug)]
@@ -83,35 +84,21 @@ impl RawExtract {
     pub(super) const FIELDS: &'static [&'static str] = &["path", "objectAlias", "filePermission"];
 }
 
-/// The text is not YAML of the expected shape.
-#[derive(Debug)]
-pub(super) struct YamlError {
-    /// Line of `objects`, from 1; 0 if unknown.
-    pub(super) line: u64,
-    /// The parser's message.
-    pub(super) reason: String,
-}
-
 /// Parses the list. An empty text is an empty list.
 ///
 /// serde-saphyr's own limits stop alias bombs, deep nesting and repeated keys.
-pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, YamlError> {
+pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, YamlFault> {
     let options: Options = serde_saphyr::options! { with_snippet: false };
     type Document = Option<Vec<Spanned<RawObject>>>;
     let documents: Vec<Document> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| YamlError {
-            line: error.location().map_or(0, |l| l.line()),
-            reason: format!(
-                "not a YAML list of objects: {}",
-                one_line(&error.to_string())
-            ),
-        })?;
+        .map_err(|error| describe(&error, text))?;
     // A trailing `---` begins another document, which is empty.
     let mut lists = documents.into_iter().flatten();
     let list = lists.next().unwrap_or_default();
     if let Some(line) = lists.flatten().map(|item| item.referenced.line()).next() {
-        return Err(YamlError {
+        return Err(YamlFault {
             line,
+            field: None,
             reason: "a second YAML document: put all objects into one list, without ---".to_owned(),
         });
     }
@@ -122,17 +109,6 @@ pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, YamlError> {
             ..item.value
         })
         .collect())
-}
-
-/// The parser's message without line breaks and control characters.
-fn one_line(message: &str) -> String {
-    let mut line: String = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(300)
-        .collect();
-    line.truncate(line.trim_end().len());
-    line
 }
 
 /// Reads one field's text; `None` for an explicit null.

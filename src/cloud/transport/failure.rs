@@ -6,8 +6,9 @@ use std::io;
 use hyper_util::client::legacy;
 
 use crate::cloud::error::ErrorKind;
-use crate::cloud::response::{AttemptError, one_line};
+use crate::cloud::response::AttemptError;
 use crate::cloud::retry::Retryability;
+use crate::util::text::one_line;
 
 /// The error of a request that got no response.
 pub(in crate::cloud) fn sending(error: legacy::Error) -> AttemptError {

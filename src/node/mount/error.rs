@@ -158,7 +158,9 @@ impl From<ClassError> for MountError {
 impl From<PublishSecretError> for MountError {
     fn from(error: PublishSecretError) -> Self {
         let reason = match error {
-            PublishSecretError::Malformed(_) => Reason::Invalid,
+            PublishSecretError::Malformed(_) | PublishSecretError::Mistyped { .. } => {
+                Reason::Invalid
+            }
             PublishSecretError::Incomplete { .. } => Reason::Precondition,
         };
         Self::new(reason, error.to_string())

@@ -20,7 +20,7 @@ use crate::kube::PodRef;
 use crate::node::pod_credentials::PublishSecret;
 use crate::node::volumes::VolumeId;
 use crate::proto::MountRequest;
-use crate::util::json;
+use crate::util::json::{self, MaybeText};
 
 /// Largest `attributes` of a request, in bytes.
 const MAX_ATTRIBUTES: usize = 1024 * 1024;
@@ -74,9 +74,14 @@ impl Request {
         let attributes: Attributes = serde_json::from_str(&message.attributes).map_err(|e| {
             invalid(format!(
                 "attributes are not a JSON object of strings: {}",
-                json::describe(&e, "a value is not a string")
+                json::describe(&e, "it is not an object")
             ))
         })?;
+        if let Some((name, found)) = attributes.mistyped {
+            return Err(invalid(format!(
+                "attribute {name:?} is {found}, not a string: put the value in quotes"
+            )));
+        }
         if let Some(name) = attributes.repeated {
             return Err(invalid(format!("attributes contain {name:?} twice")));
         }
@@ -154,6 +159,8 @@ struct Attributes {
     class: String,
     parameters: Parameters,
     repeated: Option<String>,
+    /// An attribute that is not a string, and what it is.
+    mistyped: Option<(String, &'static str)>,
     /// An unknown parameter that asks for an identity.
     identity: Option<String>,
 }
@@ -186,33 +193,52 @@ impl<'de> Deserialize<'de> for Attributes {
 
 impl Attributes {
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        if let Some(at) = PROTECTED.iter().position(|p| *p == key) {
-            self.parameters.protected[at] = Some(map.next_value()?);
+        if key.contains('/') && !key.starts_with(KUBELET_PREFIX) || key == "providerName" {
+            // Skip the value without a copy, because some values contain tokens.
+            map.next_value::<IgnoredAny>()?;
             return Ok(());
         }
-        let from_kubelet = key.strip_prefix(KUBELET_PREFIX);
-        match from_kubelet.unwrap_or(key) {
-            "pod.name" if from_kubelet.is_some() => self.pod.name = map.next_value()?,
-            "pod.namespace" if from_kubelet.is_some() => self.pod.namespace = map.next_value()?,
-            "pod.uid" if from_kubelet.is_some() => self.pod.uid = map.next_value()?,
-            "serviceAccount.name" if from_kubelet.is_some() => {
-                self.pod.service_account = map.next_value()?;
+        if let Some(at) = PROTECTED.iter().position(|p| *p == key) {
+            self.parameters.protected[at] = self.text(key, map)?;
+            return Ok(());
+        }
+        match key.strip_prefix(KUBELET_PREFIX) {
+            Some("pod.name") => self.pod.name = self.text(key, map)?.unwrap_or_default(),
+            Some("pod.namespace") => self.pod.namespace = self.text(key, map)?.unwrap_or_default(),
+            Some("pod.uid") => self.pod.uid = self.text(key, map)?.unwrap_or_default(),
+            Some("serviceAccount.name") => {
+                self.pod.service_account = self.text(key, map)?.unwrap_or_default();
             }
-            "secretProviderClass" => self.class = map.next_value()?,
-            "objects" => self.parameters.objects = Some(map.next_value()?),
-            _ => {
-                // Skip the value without a copy, because some values contain tokens.
-                if key.contains('/') || key == "providerName" {
-                    map.next_value::<IgnoredAny>()?;
-                    return Ok(());
-                }
-                if asks_for_identity(key, &map.next_value::<Zeroizing<String>>()?) {
+            // Tokens, which are skipped as well.
+            Some(_) => drop(map.next_value::<IgnoredAny>()?),
+            None if key == "secretProviderClass" => {
+                self.class = self.text(key, map)?.unwrap_or_default();
+            }
+            None if key == "objects" => self.parameters.objects = self.text(key, map)?,
+            None => {
+                let value: Option<Zeroizing<String>> = self.text(key, map)?;
+                if value.is_some_and(|value| asks_for_identity(key, &value)) {
                     self.identity.get_or_insert_with(|| key.to_owned());
                 }
                 self.parameters.unknown.push(key.to_owned());
             }
         }
         Ok(())
+    }
+
+    /// Reads a value that must be a string; if it is none, notes that.
+    fn text<'de, A: MapAccess<'de>, T: From<String>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+    ) -> Result<Option<T>, A::Error> {
+        match map.next_value::<MaybeText<T>>()?.0 {
+            Ok(text) => Ok(Some(text)),
+            Err(found) => {
+                self.mistyped.get_or_insert_with(|| (key.to_owned(), found));
+                Ok(None)
+            }
+        }
     }
 }
 
