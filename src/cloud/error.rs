@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::util::single_flight::FlightError;
+use crate::util::text::one_line;
 
 /// What a failure means to the caller. Determines retries, gRPC codes and metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +96,9 @@ impl ErrorKind {
     ];
 }
 
+/// Maximum length of a message, in characters.
+pub(super) const MAX_MESSAGE: usize = 1000;
+
 /// A call that failed after all retries.
 ///
 /// `Display` is one line: operation, host, status, the service's code and message, request ID and
@@ -111,7 +115,7 @@ pub struct ApiError {
     pub status: Option<u16>,
     /// The service's own code, such as `CSMS.0106`.
     pub code: Option<String>,
-    /// The service's message, or ours if it gave none. One line, at most 300 characters.
+    /// The service's message and ours. One line, at most 1000 characters.
     pub message: String,
     /// `X-Request-Id` of the last response, which Huawei's support needs.
     pub request_id: Option<String>,
@@ -130,11 +134,19 @@ impl ApiError {
             host: None,
             status: None,
             code: None,
-            message: message.into(),
+            message: one_line(&message.into(), MAX_MESSAGE),
             request_id: None,
             attempts: 0,
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// The same error with a further text in its message.
+    pub fn and(mut self, text: &str) -> Self {
+        let half = MAX_MESSAGE / 2 - 1;
+        let (own, text) = (one_line(&self.message, half), one_line(text, half));
+        self.message = format!("{own}; {text}");
+        self
     }
 
     /// Whether the service itself said that the secret does not exist, is disabled, or may not be read. Only then

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::error::ErrorKind;
+use super::error::{ErrorKind, MAX_MESSAGE};
 use super::retry::{Retryability, http_date, retry_after};
 use crate::util::text::one_line;
 
@@ -50,7 +50,7 @@ impl AttemptError {
             retryability,
             status: None,
             code: None,
-            message: message.into(),
+            message: one_line(&message.into(), MAX_MESSAGE),
             request_id: None,
             retry_after: None,
         }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::kube::lease::{HEARTBEAT_ANNOTATION, LEASE_NAME, LeaseWatch, ObservedLease, holder};
+use crate::kube::{Access, KubeError};
 use crate::util::clock::{Clock, Jitter};
 
 /// Candidates may take a Lease that has been unchanged for this long.
@@ -214,7 +215,7 @@ impl LeaderElection {
                 };
                 let parameters = PostParams::default();
                 let created = self.lease.api().create(&parameters, &lease);
-                response(timeout(REQUEST_TIMEOUT, created).await)
+                response("create", timeout(REQUEST_TIMEOUT, created).await)
             }
         }
     }
@@ -271,9 +272,8 @@ impl LeaderElection {
             Err(error) => {
                 warn!(error, "could not renew the Lease");
                 // Another process may have taken it, or only the response was lost.
-                if let Ok(current) =
-                    response(timeout(REQUEST_TIMEOUT, self.lease.api().get(LEASE_NAME)).await)
-                {
+                let read = timeout(REQUEST_TIMEOUT, self.lease.api().get(LEASE_NAME));
+                if let Ok(current) = response("get", read.await) {
                     *lease = current;
                 }
                 false
@@ -294,14 +294,20 @@ impl LeaderElection {
     async fn replace(&self, lease: &coordination::Lease) -> Result<coordination::Lease, String> {
         let parameters = PostParams::default();
         let replaced = self.lease.api().replace(LEASE_NAME, &parameters, lease);
-        response(timeout(REQUEST_TIMEOUT, replaced).await)
+        response("update", timeout(REQUEST_TIMEOUT, replaced).await)
     }
 }
 
-fn response<T, E>(result: Result<kube::Result<T>, E>) -> Result<T, String> {
+/// The response to a request for the Lease, or the error for the log.
+fn response<T, E>(verb: &'static str, result: Result<kube::Result<T>, E>) -> Result<T, String> {
+    let access = Access {
+        verb,
+        resource: "leases",
+        what: "the Lease",
+    };
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(KubeError::new(access, &error).to_string()),
         Err(_) => Err(format!("timed out after {REQUEST_TIMEOUT:?}")),
     }
 }

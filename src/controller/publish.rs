@@ -12,7 +12,9 @@ use tracing::warn;
 use super::plan::{Followed, PlannedSecret, SecretId};
 use crate::cache::ResolvedVersion;
 use crate::cloud::{ApiError, ErrorKind};
-use crate::kube::{Condition, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
+use crate::kube::{
+    Access, Condition, KubeError, SecretRevision, SecretRevisionSpec, SecretRevisionStatus,
+};
 
 /// Limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,7 +140,8 @@ pub(super) async fn list(client: &Client) -> Published {
                 return list.into_iter().map(known).collect();
             }
             Err(error) => {
-                warn!(%error, "could not list SecretRevisions; retrying");
+                let error = failure("list", "secretrevisions", "SecretRevisions", &error);
+                warn!(error, "could not list SecretRevisions; retrying");
                 sleep(RETRY_PERIOD).await;
             }
         }
@@ -168,7 +171,7 @@ pub(super) async fn write(
         }
         result => result,
     }
-    .map_err(|error| error.to_string())
+    .map_err(|error| failure("patch", "secretrevisions/status", &name, &error))
 }
 
 /// Writes a new interval.
@@ -183,7 +186,7 @@ pub(super) async fn write_spec(client: &Client, spec: &SecretRevisionSpec) -> Re
     within_timeout(patched)
         .await
         .map(drop)
-        .map_err(|e| e.to_string())
+        .map_err(|error| failure("patch", "secretrevisions", &name, &error))
 }
 
 /// Deletes the SecretRevision of a secret that no pod follows.
@@ -195,7 +198,9 @@ pub(super) async fn remove(client: &Client, name: &str) -> Result<(), String> {
     let parameters = DeleteParams::default();
     match within_timeout(api.delete(name, &parameters)).await {
         Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
-        result => result.map(drop).map_err(|error| error.to_string()),
+        result => result
+            .map(drop)
+            .map_err(|error| failure("delete", "secretrevisions", name, &error)),
     }
 }
 
@@ -208,7 +213,9 @@ async fn create(
     let parameters = PostParams::default();
     match within_timeout(api.create(&parameters, &object)).await {
         Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
-        result => result.map(drop).map_err(|error| error.to_string()),
+        result => result
+            .map(drop)
+            .map_err(|error| failure("create", "secretrevisions", name, &error)),
     }
 }
 
@@ -228,6 +235,16 @@ async fn patch_status(
     within_timeout(api.patch_status(name, &PatchParams::default(), &patch))
         .await
         .map(drop)
+}
+
+/// The error of a request, for the log.
+fn failure(verb: &'static str, resource: &'static str, what: &str, error: &kube::Error) -> String {
+    let access = Access {
+        verb,
+        resource,
+        what,
+    };
+    KubeError::new(access, error).to_string()
 }
 
 async fn within_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {

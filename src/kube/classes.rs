@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::client::{KubeError, request};
+use super::client::{Access, KubeError, request};
 
 /// Page size of lists: an object may have 1.5 MB, and a page is in memory as a whole.
 const PAGE_SIZE: u32 = 16;
@@ -101,7 +101,11 @@ impl Classes {
                 class.labels_mut().clear();
             })
             .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of SecretProviderClasses failed; retrying"))
+            .inspect_err(|error| {
+                let error =
+                    KubeError::of_watch("secretproviderclasses", "SecretProviderClasses", error);
+                warn!(%error, "watch of SecretProviderClasses failed; retrying");
+            })
             .reflect(writer)
             .for_each(move |_| {
                 changed.send_modify(|count| *count += 1);
@@ -148,7 +152,12 @@ impl Classes {
     ) -> Result<Arc<SecretProviderClass>, KubeError> {
         let what = format!("SecretProviderClass {namespace}/{name}");
         let api: Api<SecretProviderClass> = Api::namespaced(self.client.clone(), namespace);
-        request(&what, deadline, api.get(name)).await.map(Arc::new)
+        let access = Access {
+            verb: "get",
+            resource: "secretproviderclasses",
+            what: &what,
+        };
+        request(access, deadline, api.get(name)).await.map(Arc::new)
     }
 }
 

@@ -15,9 +15,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::client::{Access, KubeError};
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
 use crate::util::shares::Shares;
+use crate::util::text::{cut, escaped};
 
 /// Maximum number of writes in flight, in all and for one namespace. Further Events are dropped; the log
 /// contains them too.
@@ -147,8 +149,8 @@ impl Events {
         );
     }
 
-    fn write(&self, target: ObjectReference, reason: EventReason, mut note: String) {
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
+    fn write(&self, target: ObjectReference, reason: EventReason, note: String) {
+        let note = cut(escaped(&note), MAX_NOTE);
         let namespace = target.namespace.clone().unwrap_or_default();
         let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() else {
             return;
@@ -162,6 +164,12 @@ impl Events {
         tokio::spawn(async move {
             let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
             if let Err(error) = api.create(&PostParams::default(), &event).await {
+                let access = Access {
+                    verb: "create",
+                    resource: "events",
+                    what: "an Event",
+                };
+                let error = KubeError::new(access, &error);
                 warn!(%error, "could not write an Event");
             }
             let mut written = writer.written();

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::client::KubeError;
+
 /// Name of the Lease, in the namespace of the provider's pods.
 pub const LEASE_NAME: &str = "dew-provider";
 /// Annotation with the time of the leader's heartbeat.
@@ -71,7 +73,10 @@ impl LeaseWatch {
         let mut found = false;
         watcher(self.api.clone(), config)
             .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of the Lease failed; retrying"))
+            .inspect_err(|error| {
+                let error = KubeError::of_watch("leases", "the Lease", error);
+                warn!(%error, "watch of the Lease failed; retrying");
+            })
             .for_each(|event| {
                 match event {
                     Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {

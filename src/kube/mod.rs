@@ -12,7 +12,7 @@ pub mod service_accounts;
 
 pub use allow_lists::AllowLists;
 pub use classes::{Classes, SecretProviderClass, SecretProviderClassSpec};
-pub use client::{KubeError, config};
+pub use client::{Access, KubeError, config};
 pub use events::{EventReason, EventTarget, Events};
 pub use lease::LeaseWatch;
 pub use pod_statuses::{ClassMounts, MountCounts};

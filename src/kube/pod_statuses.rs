@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::client::KubeError;
 use crate::util::json::null_as_default;
 
 /// Label with the name of the node. Source: driver v1.6.0, `apis/v1/types.go`.
@@ -146,9 +147,11 @@ impl MountCounts {
         let mut fresh = Counts::default();
         let task = watcher(api, config)
             .default_backoff()
-            .inspect_err(
-                |error| warn!(%error, "watch of SecretProviderClassPodStatuses failed; retrying"),
-            )
+            .inspect_err(|error| {
+                let resource = "secretproviderclasspodstatuses";
+                let error = KubeError::of_watch(resource, "SecretProviderClassPodStatuses", error);
+                warn!(%error, "watch of SecretProviderClassPodStatuses failed; retrying");
+            })
             .for_each(move |event| {
                 let mut known = counts.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::client::KubeError;
 use super::events::EventTarget;
 
 /// How long a pod that vanished is remembered.
@@ -119,7 +120,10 @@ impl Pods {
         let mut fresh = HashMap::new();
         let task = watcher(api, config)
             .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of this node's pods failed; retrying"))
+            .inspect_err(|error| {
+                let error = KubeError::of_watch("pods", "this node's pods", error);
+                warn!(%error, "watch of this node's pods failed; retrying");
+            })
             .for_each(move |event| {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {

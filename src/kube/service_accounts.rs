@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::{Api, GetParams};
 use tokio::time::Instant;
 
-use super::client::{KubeError, request};
+use super::client::{Access, KubeError, request};
 use crate::util::json::{self, MaybeText};
 use crate::util::single_flight::{FlightError, SingleFlight};
 
@@ -157,10 +157,7 @@ impl ServiceAccounts {
                 FlightError::TimedOut => "timed out",
                 FlightError::Panicked => "internal error in dew-provider; please report this bug",
             };
-            Err(KubeError::Failed {
-                what: what(namespace, name),
-                reason: reason.into(),
-            })
+            Err(KubeError::failed(access(&what(namespace, name)), reason))
         })
     }
 
@@ -179,7 +176,7 @@ impl ServiceAccounts {
         let (namespace, name) = &account;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = request(
-            &what(namespace, name),
+            access(&what(namespace, name)),
             read + READ_TIMEOUT,
             api.get_metadata_with(name, &parameters),
         )
@@ -197,6 +194,14 @@ impl ServiceAccounts {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, CachedList>> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn access(what: &str) -> Access<'_> {
+    Access {
+        verb: "get",
+        resource: "serviceaccounts",
+        what,
     }
 }
 

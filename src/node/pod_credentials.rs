@@ -28,7 +28,7 @@ pub struct PublishSecret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishSecretError {
     /// The driver did not send a JSON object of strings.
-    #[error("the Secret of nodePublishSecretRef is not a JSON object of strings: {0}")]
+    #[error("nodePublishSecretRef: secrets are not a JSON object of strings: {0}")]
     Malformed(String),
     /// A value is not a string.
     #[error("the Secret of nodePublishSecretRef: {key} is {found}, not a string")]

@@ -1,5 +1,6 @@
 //! Texts for people: bounded, on one line, and without characters that change how a terminal shows them.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -60,15 +61,29 @@ pub fn joined<T: fmt::Display>(
 ) -> String {
     /// Room for the number of items that were left out.
     const REST: usize = 32;
+    let (mut text, left_out) = fitting(items, separator, most, limit.saturating_sub(REST));
+    if left_out > 0 {
+        text.push_str(&format!("{separator}and {left_out} more"));
+    }
+    text
+}
+
+/// Like [`joined`], with the number of items that were left out beside the text.
+pub fn fitting<T: fmt::Display>(
+    items: impl IntoIterator<Item = T>,
+    separator: &str,
+    most: usize,
+    limit: usize,
+) -> (String, usize) {
     let mut text = String::new();
     let mut left_out = 0;
     for (index, item) in items.into_iter().enumerate() {
         let item = item.to_string();
         if index == 0 {
-            text = cut(item, limit.saturating_sub(REST));
+            text = cut(item, limit);
         } else if left_out == 0
             && index < most
-            && text.len() + separator.len() + item.len() + REST <= limit
+            && text.len() + separator.len() + item.len() <= limit
         {
             text.push_str(separator);
             text.push_str(&item);
@@ -76,11 +91,58 @@ pub fn joined<T: fmt::Display>(
             left_out += 1;
         }
     }
-    if left_out > 0 {
-        text.push_str(&format!("{separator}and {left_out} more"));
-    }
-    text
+    (text, left_out)
 }
+
+/// The texts of an error and of its causes, without repetitions and without what libraries put around them.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let mut own = without_os_error(&error.to_string());
+        // Many libraries append the text of the cause.
+        next = cause(error);
+        if let Some(below) = next {
+            let below = without_os_error(&below.to_string());
+            if let Some(rest) = own.strip_suffix(&below) {
+                own = rest.trim_end_matches([':', ' ']).to_owned();
+            }
+        }
+        let is_frame = WRAPPERS.iter().any(|wrapper| own.starts_with(wrapper));
+        if !own.is_empty() && !is_frame && !parts.iter().any(|part| part.contains(&own)) {
+            parts.push(own);
+        }
+    }
+    if parts.is_empty() {
+        parts.push("it failed for an unknown reason".to_owned());
+    }
+    one_line(&parts.join(": "), MAX_CAUSES)
+}
+
+/// The cause of an error. The source of an `io::Error` skips the error that it wraps.
+pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(inner) = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        return Some(inner);
+    }
+    error.source()
+}
+
+/// Maximum length of all causes of an error, in characters.
+const MAX_CAUSES: usize = 300;
+
+/// Texts of errors that say only which part of a library failed.
+const WRAPPERS: [&str; 7] = [
+    "client error (",
+    "tcp connect error",
+    "tcp open error",
+    "error trying to connect",
+    "connection error",
+    "ServiceError",
+    "HyperError",
+];
 
 /// The reason of an I/O error, without the number of the operating system's error.
 pub fn io_reason(error: &io::Error) -> String {

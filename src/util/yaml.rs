@@ -94,7 +94,11 @@ fn mismatch(expected: &str, place: &Place<'_>) -> String {
 }
 
 /// What the parser calls it, and what it is for a reader.
-const SYNTAX: [(&str, &str); 16] = [
+const SYNTAX: [(&str, &str); 17] = [
+    (
+        "recursive references",
+        "an alias inside of its own anchor: write the value out",
+    ),
     (
         "unclosed quote",
         "a quote is not closed: add the missing one at the end of the value",

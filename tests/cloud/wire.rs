@@ -265,6 +265,139 @@ async fn https_goes_through_the_proxy_unless_no_proxy_names_the_host() {
 }
 
 #[tokio::test]
+async fn no_proxy_may_name_a_port() {
+    let server = Server::start(&["h2"]).await;
+    let port = server.port;
+    for (except, tunnelled) in [
+        (format!("localhost:{port}"), 0),
+        (format!("a.example, LOCALHOST:{port}"), 0),
+        ("localhost:1".to_owned(), 1),
+        (format!(".localhost:{port}"), 1),
+        ("*".to_owned(), 0),
+        (format!("127.0.0.1:{port}"), 1),
+    ] {
+        let (proxy, tunnels) = proxy().await;
+        let env = [("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", &except)];
+        show(&client(server.config(), &env).unwrap()).await.unwrap();
+        assert_eq!(tunnels.lock().unwrap().len(), tunnelled, "{except}");
+    }
+}
+
+/// A server that reads a request and answers with `answer`.
+async fn answering(answer: &'static str) -> SocketAddr {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = tcp.accept().await {
+            let mut head = [0; 4096];
+            let _ = client.read(&mut head).await;
+            let _ = client.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_proxy_that_fails_is_named_with_the_variable_that_sets_it() {
+    let closed = {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tcp.local_addr().unwrap()
+    };
+    let long = Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(20_000)).into_boxed_str());
+    let target = "kms.cn-north-4.myhuaweicloud.com:443";
+    let refused = format!("does not connect to {target} (HTTP 403 Forbidden)");
+    let cases = [
+        (
+            closed,
+            "user:hunter2@",
+            "cannot be reached: Connection refused",
+        ),
+        (
+            answering("").await,
+            "user:hunter2@",
+            "closed the connection without an answer",
+        ),
+        (
+            answering("HTTP/1.1 403 Forbidden\r\n\r\n").await,
+            "user:hunter2@",
+            refused.as_str(),
+        ),
+        (answering("HTTP/1.0 503 \r\n\r\n").await, "", "(HTTP 503)"),
+        (
+            answering("HTTP/1.1 407 Auth\r\n\r\n").await,
+            "",
+            "requires authentication (HTTP 407)",
+        ),
+        (
+            answering("HTTP/1.1 407 Auth\r\n\r\n").await,
+            "user:hunter2@",
+            "does not accept the user and password",
+        ),
+        (
+            answering("SSH-2.0-OpenSSH\r\n\r\n").await,
+            "",
+            "not that of an HTTP proxy",
+        ),
+        (
+            answering("HTTP/1.1 OK\r\n\r\n").await,
+            "",
+            "not that of an HTTP proxy",
+        ),
+        (answering(long).await, "", "not that of an HTTP proxy"),
+        (
+            answering("HTTP/1.1 200 OK\r\n\r\n").await,
+            "user:hunter2@",
+            "the connection through the proxy",
+        ),
+    ];
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let attempts = cases.into_iter().zip(names.iter().cycle());
+    // At once, because each is retried with pauses.
+    let checks = attempts.map(async |((address, userinfo, expected), name)| {
+        let url = format!("http://{userinfo}{address}");
+        let cloud = client(CloudConfig::default(), &[(name, &url)]).unwrap();
+        let error = show(&cloud).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Connect, "{error}");
+        let text = error.to_string();
+        for part in [&*address.to_string(), expected, name] {
+            assert!(text.contains(part), "{part:?} not in {text}");
+        }
+        for phrase in [
+            "hunter2",
+            "user:",
+            "os error",
+            "tunnel error",
+            "client error",
+        ] {
+            assert!(!text.contains(phrase), "{text}");
+        }
+    });
+    futures::future::join_all(checks).await;
+}
+
+#[tokio::test]
+async fn a_certificate_behind_a_proxy_names_the_proxy() {
+    let server = Server::start(&["h2"]).await;
+    let other = Server::start(&["h2"]).await;
+    let (proxy, _) = proxy().await;
+    let config = CloudConfig {
+        ca_bundle: Some(other.ca()),
+        ..server.config()
+    };
+    let cloud = client(config, &[("HTTPS_PROXY", &proxy)]).unwrap();
+    let text = show(&cloud).await.unwrap_err().to_string();
+    let address = proxy.rsplit('@').next().unwrap();
+    for part in [
+        "no known certificate authority",
+        address,
+        "HTTPS_PROXY",
+        "--ca-bundle",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn an_unsupported_proxy_is_rejected_without_showing_its_password() {
     for bad in [
         "socks5://user:hunter2@proxy:1080",

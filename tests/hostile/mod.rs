@@ -96,26 +96,26 @@ async fn hostile_yaml_is_rejected() {
         .map(|i| format!("- {{objectName: a{i}, objectType: csms, objectVersion: v1}}\n"))
         .collect();
     for (yaml, text) in [
-        (bomb.as_str(), "budget breached"),
-        (&deep, "recursion limit"),
-        (&deep_block, "expected mapping start"),
+        (bomb.as_str(), "too large or too deeply nested"),
+        (&deep, "nested too deeply"),
+        (&deep_block, "expected fields"),
         (&huge, "list too large: 307273 bytes (limit 262144)"),
         (&many, "too many objects: 201 (limit 200)"),
         ("- {objectName: a, objectName: b}", "objectName"),
         ("objectName: a", "list"),
-        ("- a\n- b", "expected mapping start"),
+        ("- a\n- b", "found \"a\", expected fields"),
         ("", "empty"),
         (
             "- {objectName: [a], objectType: csms}",
-            "expected string scalar at line 1, column 16",
+            "objects line 1, objectName: found a list, expected text",
         ),
         (
             "- !!python/object:os.system {objectName: a}",
             "objectType: missing",
         ),
-        ("\u{0}", "unexpected character"),
-        ("- &x {objectName: *x}", "recursive references"),
-        ("{{{{", "unclosed bracket"),
+        ("\u{0}", "must not begin with"),
+        ("- &x {objectName: *x}", "an alias inside of its own anchor"),
+        ("{{{{", "a bracket is not closed"),
     ] {
         let message = rejection(&node, yaml).await;
         assert!(message.contains(text), "{:.80}: {message}", yaml);
@@ -200,7 +200,7 @@ async fn lists_with_many_problems_make_short_errors() {
         many_objects,
     ] {
         let message = rejection(&node, &objects).await;
-        assert!(message.len() < 12_000, "{}: {message:.200}", message.len());
+        assert!(message.len() <= 4096, "{}: {message:.200}", message.len());
     }
     let message = rejection(&node, &format!("- {{objectName: a{fields}}}")).await;
     assert!(message.contains("more problems"), "{message}");

@@ -1,5 +1,6 @@
 //! Texts for people: no library speaks in them, they name field and line, and they are bounded.
 
+mod bounds;
 mod inputs;
 
 /// What libraries say to programmers. None of it may reach a user.

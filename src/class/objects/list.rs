@@ -29,9 +29,8 @@ impl Objects {
         let whole = |line, reason: String| {
             vec![Problem {
                 line,
-                object: None,
-                field: None,
                 reason,
+                ..Problem::default()
             }]
         };
         if text.len() > MAX_OBJECTS_BYTES {
@@ -46,12 +45,12 @@ impl Objects {
         let raw = yaml::parse(text).map_err(|fault| {
             vec![Problem {
                 line: fault.line,
-                object: None,
                 reason: match fault.field {
                     Some(_) => fault.reason,
                     None => format!("not a YAML list of objects: {}", fault.reason),
                 },
                 field: fault.field,
+                ..Problem::default()
             }]
         })?;
         if raw.is_empty() {

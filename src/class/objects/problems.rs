@@ -10,7 +10,7 @@ const MAX_NAME: usize = 64;
 const MAX_REASON: usize = 400;
 
 /// A problem in `objects`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
     /// Line of `objects`, from 1; 0 if it concerns the list as a whole.
     pub line: u64,
@@ -20,6 +20,8 @@ pub struct Problem {
     pub field: Option<String>,
     /// What is wrong and what to do.
     pub reason: String,
+    /// How many further problems this one stands for.
+    pub left_out: usize,
 }
 
 impl fmt::Display for Problem {
@@ -72,6 +74,7 @@ impl Problems {
             object: Some(object.to_owned()),
             field: Some(shortened(field, MAX_NAME)),
             reason: shortened(&reason(), MAX_REASON),
+            left_out: 0,
         });
     }
 
@@ -80,10 +83,9 @@ impl Problems {
         self.kept.sort_by_key(|problem| problem.line);
         if self.dropped > 0 {
             self.kept.push(Problem {
-                line: 0,
-                object: None,
-                field: None,
                 reason: format!("{} more problems", self.dropped),
+                left_out: self.dropped,
+                ..Problem::default()
             });
         }
         self.kept

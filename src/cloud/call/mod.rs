@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::credentials::AccessKeys;
-use super::error::{ApiError, ErrorKind};
+use super::error::{ApiError, ErrorKind, MAX_MESSAGE};
 use super::response::AttemptError;
 use super::retry::{MAX_ATTEMPTS, RetryBudgets, Retryability, backoff_limit};
 use super::transport::{Attempt, Route, Transport};
 use crate::telemetry::metrics::OperationLabels;
 use crate::util::clock::{Clock, Jitter};
+use crate::util::text::one_line;
 
 mod request;
 pub(super) use request::{Call, Signer};
@@ -174,7 +175,7 @@ fn into_api_error(
         host: Some(request::host(call.base)),
         status: error.status,
         code: error.code,
-        message,
+        message: one_line(&message, MAX_MESSAGE),
         request_id: error.request_id,
         attempts,
         elapsed,

@@ -5,11 +5,11 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::failure;
 use crate::cloud::error::ErrorKind;
 use crate::cloud::response::AttemptError;
 use crate::cloud::retry::Retryability;
 use crate::util::json::describe;
+use crate::util::text::causes;
 
 /// Longest response that is read, in bytes. A value has at most 32 KiB, a page of a list 50 items.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
@@ -50,7 +50,7 @@ pub(in crate::cloud) async fn read(
             broken(format!(
                 "the response was cut off after {} bytes: {}",
                 bytes.len(),
-                failure::chain(&error)
+                causes(&error)
             ))
         })?;
         let Ok(data) = frame.into_data() else {

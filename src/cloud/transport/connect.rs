@@ -10,24 +10,23 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
+use super::failure::find;
+use super::proxy::{BoxError, Proxy, ProxyError, Stage};
 use crate::cloud::error::{ApiError, ErrorKind};
 use crate::util::env::Env;
+use crate::util::text::{causes, io_reason};
 
 /// Limit of one connection attempt: DNS, TCP, proxy and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connects to the host and port of a URL.
 pub type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Socket>> + Send + Sync>;
@@ -88,7 +87,7 @@ impl Connectors {
             proxy_tls,
             dial,
         };
-        let proxy = proxy(env).map_err(wrong)?;
+        let proxy = Proxy::from_env(env).map_err(wrong)?;
         Ok(Self {
             cloud: Connector {
                 shared: shared.clone(),
@@ -100,32 +99,6 @@ impl Connectors {
             },
         })
     }
-}
-
-/// Requests to `https://` URLs go through `HTTPS_PROXY` or `ALL_PROXY` unless `NO_PROXY` names the host.
-/// Plain `http://` URLs, which only an emulator has, are reached directly.
-fn proxy(env: &Env) -> Result<Option<Matcher>, String> {
-    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-    let Some(name) = names.into_iter().find(|name| env.get(name).is_some()) else {
-        return Ok(None);
-    };
-    let text = env.get(name).unwrap_or_default();
-    let except = env.first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
-    let everywhere = Matcher::builder().https(text.to_owned()).build();
-    let known = everywhere
-        .intercept(&Uri::from_static("https://example.com/"))
-        .is_some_and(|proxy| matches!(proxy.uri().scheme_str(), Some("http" | "https")));
-    if !known {
-        // The URL may contain a password.
-        return Err(format!(
-            "{name} is not the URL of an HTTP proxy, such as http://proxy.example:3128"
-        ));
-    }
-    let matcher = Matcher::builder()
-        .https(text.to_owned())
-        .no(except.to_owned())
-        .build();
-    Ok(Some(matcher))
 }
 
 fn tls(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
@@ -151,17 +124,28 @@ fn tls(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
     let wrong = |why: String| format!("--ca-bundle {}: {why}", path.display());
     let mut roots = RootCertStore::empty();
     let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(pem_reason(&error)))?;
     for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
-        roots
-            .add(certificate)
-            .map_err(|error| wrong(format!("contains an invalid CA certificate: {error}")))?;
+        let certificate = certificate.map_err(|error| wrong(pem_reason(&error)))?;
+        roots.add(certificate).map_err(|error| {
+            wrong(format!(
+                "contains an invalid CA certificate: {}",
+                causes(&error)
+            ))
+        })?;
     }
     if roots.is_empty() {
         return Err(wrong("contains no certificate (PEM expected)".to_owned()));
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Why a file is not one of certificates.
+fn pem_reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("cannot be read: {}", io_reason(error)),
+        _ => "not PEM: expected lines from BEGIN CERTIFICATE to END CERTIFICATE".to_owned(),
+    }
 }
 
 #[derive(Clone)]
@@ -176,7 +160,7 @@ struct Shared {
 #[derive(Clone)]
 pub(in crate::cloud) struct Connector {
     shared: Shared,
-    proxy: Option<Arc<Matcher>>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 /// A connection to the server (TLS or plain) through a connection to a proxy (TLS or plain), or to the
@@ -198,7 +182,8 @@ impl Service<Uri> for Connector {
             proxy_tls,
             dial,
         } = self.shared.clone();
-        let proxy = self.proxy.as_ref().and_then(|proxy| proxy.intercept(&uri));
+        let proxy = self.proxy.clone().filter(|proxy| proxy.is_for(&uri));
+        let through = proxy.clone();
         let connecting: Self::Future = match proxy {
             None => {
                 let plain = tower::service_fn(move |uri| {
@@ -214,22 +199,39 @@ impl Service<Uri> for Connector {
                     let socket = dial(uri);
                     async move { Ok::<_, io::Error>(TokioIo::new(socket.await?)) }
                 });
-                let to_proxy = HttpsConnector::from((dialler, proxy_tls));
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
-                if let Some(auth) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(auth.clone());
-                }
-                HttpsConnector::from((tunnel, tls)).call(uri)
+                let mut to_proxy = HttpsConnector::from((dialler, proxy_tls));
+                let beyond = Arc::clone(&proxy);
+                let tunnel = tower::service_fn(move |target: Uri| {
+                    let proxy = Arc::clone(&proxy);
+                    let connecting = to_proxy.call(proxy.url.clone());
+                    async move {
+                        let connection = connecting
+                            .await
+                            .map_err(|error| proxy.error(Stage::Unreachable, error))?;
+                        let tunnel = proxy.tunnel(TokioIo::new(connection), &target).await?;
+                        Ok::<_, BoxError>(tunnel.into_inner())
+                    }
+                });
+                let whole = HttpsConnector::from((tunnel, tls)).call(uri);
+                Box::pin(async move {
+                    whole
+                        .await
+                        .map_err(|error| match find::<ProxyError>(&*error) {
+                            Some(_) => error,
+                            None => beyond.error(Stage::Beyond, error),
+                        })
+                })
             }
         };
         Box::pin(async move {
             tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                 .await
                 .map_err(|_| {
-                    format!(
-                        "timed out after {} s while connecting",
-                        CONNECT_TIMEOUT.as_secs()
-                    )
+                    let text = format!("timed out after {} s", CONNECT_TIMEOUT.as_secs());
+                    match through {
+                        Some(proxy) => proxy.error(Stage::TimedOut, text),
+                        None => format!("{text} while connecting").into(),
+                    }
                 })?
         })
     }

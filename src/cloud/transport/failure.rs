@@ -1,22 +1,31 @@
 //! Classifies hyper's errors.
 
 use std::error::Error;
-use std::io;
 
 use hyper_util::client::legacy;
+use rustls::CertificateError;
 
+use super::proxy::ProxyError;
 use crate::cloud::error::ErrorKind;
 use crate::cloud::response::AttemptError;
 use crate::cloud::retry::Retryability;
-use crate::util::text::one_line;
+use crate::util::text::{cause, causes};
 
 /// The error of a request that got no response.
 pub(in crate::cloud) fn sending(error: legacy::Error) -> AttemptError {
-    let text = chain(&error);
+    let text = causes(&error);
     if error.is_connect() {
-        if find::<rustls::Error>(&error).is_some_and(is_certificate) {
+        if let Some(proxy) = find::<ProxyError>(&error)
+            && !proxy.is_transient()
+        {
+            return AttemptError::local(ErrorKind::Connect, Retryability::Never, text);
+        }
+        if let Some(rustls::Error::InvalidCertificate(why)) = find::<rustls::Error>(&error) {
+            let (reason, advice) = certificate(why);
+            let through = find::<ProxyError>(&error).map(|proxy| format!(" ({})", proxy.route()));
             let text = format!(
-                "the server's certificate is not trusted: {text}; set --ca-bundle to a file with the certificate of its CA"
+                "the server's certificate is not trusted: {reason}{}; {advice}",
+                through.unwrap_or_default()
             );
             return AttemptError::local(ErrorKind::Connect, Retryability::Never, text);
         }
@@ -46,42 +55,43 @@ pub(in crate::cloud) fn sending(error: legacy::Error) -> AttemptError {
     }
 }
 
-fn is_certificate(error: &rustls::Error) -> bool {
-    matches!(error, rustls::Error::InvalidCertificate(_))
-}
-
-/// The texts of an error and of its causes, without repetitions.
-pub(in crate::cloud) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = below(error);
-    while let Some(error) = cause {
-        let own = error.to_string();
-        if !text.contains(&own) {
-            text = format!("{text}: {own}");
-        }
-        cause = below(error);
+/// What is wrong with a certificate, and what to do.
+fn certificate(error: &CertificateError) -> (String, &'static str) {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            "it has expired".to_owned(),
+            "renew it, and check the clock of this machine",
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            "it is not valid yet".to_owned(),
+            "check the clock of this machine",
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            "it is for another host".to_owned(),
+            "check the endpoint's host name",
+        ),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+            "no known certificate authority signed it".to_owned(),
+            CA_BUNDLE,
+        ),
+        CertificateError::Other(other) => (causes(other), CA_BUNDLE),
+        other => (
+            causes(&rustls::Error::InvalidCertificate(other.clone())),
+            CA_BUNDLE,
+        ),
     }
-    one_line(&text, 300)
 }
 
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+const CA_BUNDLE: &str = "set --ca-bundle to a file with the certificate of its CA";
+
+/// The cause of type `T`.
+pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = below(error);
+        next = cause(error);
     }
     None
-}
-
-/// The cause. The source of an `io::Error` skips the error that it wraps.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    if let Some(inner) = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        return Some(inner);
-    }
-    error.source()
 }

@@ -5,6 +5,8 @@
 pub(super) mod body;
 pub(super) mod connect;
 mod failure;
+mod no_proxy;
+mod proxy;
 
 use std::time::Duration;
 

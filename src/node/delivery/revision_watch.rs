@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::context::Context;
 use crate::cache::{ResolvedVersion, Revision, SecretRef};
-use crate::kube::{SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
+use crate::kube::{KubeError, SecretRevision, SecretRevisionSpec, SecretRevisionStatus};
 use crate::util::poll_interval::RotationPollInterval;
 
 /// A change in the first list may have happened after this process started only if it is more recent than
@@ -32,7 +32,10 @@ pub(super) async fn run(context: Arc<Context>, client: Client, deletions: watch:
     let mut listed = HashSet::new();
     watcher(api, watcher::Config::default())
         .default_backoff()
-        .inspect_err(|error| warn!(%error, "watch of SecretRevisions failed; retrying"))
+        .inspect_err(|error| {
+            let error = KubeError::of_watch("secretrevisions", "SecretRevisions", error);
+            warn!(%error, "watch of SecretRevisions failed; retrying");
+        })
         .for_each(|event| {
             match event {
                 Err(_) => {}

@@ -16,10 +16,16 @@ use crate::kube::service_accounts::{ANNOTATION, AllowList};
 use crate::kube::{AllowListMode, Classes, KubeError, PodRef, ServiceAccounts};
 use crate::node::volumes::MountRecord;
 use crate::policy::{Place, PolicyWatch};
+use crate::util::text::joined;
 
 /// Before a list that is older than this denies a pod, the authorizer reads it again, so that a corrected
 /// annotation takes effect at once.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// Maximum number of secrets that a message names.
+const MAX_NAMED: usize = 20;
+/// Maximum size of their names, in bytes.
+const MAX_NAMES: usize = 2048;
 
 /// An authorized request with its objects.
 #[derive(Debug)]
@@ -231,12 +237,13 @@ impl Authorizer {
             AllowList::Names(names) => names,
             AllowList::Absent if self.mode == AllowListMode::IfPresent => return Ok(()),
             AllowList::Absent => {
+                let wanted = secrets.iter().map(|name| format!("{name:?}"));
+                let wanted = joined(wanted, ",", MAX_NAMED, MAX_NAMES);
                 return Err(MountError::new(
                     Reason::Denied,
                     format!(
                         "ServiceAccount {account} has no annotation {ANNOTATION}: set it to the list of \
-                         secrets that its pods may mount, here {}",
-                        serde_json::json!(secrets)
+                         secrets that its pods may mount, here [{wanted}]"
                     ),
                 ));
             }
@@ -254,11 +261,12 @@ impl Authorizer {
             format!(
                 "ServiceAccount {account} does not list {} in its annotation {ANNOTATION}: add {} \
                  there, or remove {} from SecretProviderClass {:?}",
-                unlisted
-                    .iter()
-                    .map(|n| format!("{n:?}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                joined(
+                    unlisted.iter().map(|n| format!("{n:?}")),
+                    ", ",
+                    MAX_NAMED,
+                    MAX_NAMES
+                ),
                 if unlisted.len() == 1 { "it" } else { "them" },
                 if unlisted.len() == 1 { "it" } else { "them" },
                 class
@@ -312,7 +320,7 @@ fn differing(request: &Request, class: &BTreeMap<String, String>) -> Option<&'st
 fn from_kube(error: KubeError) -> MountError {
     let reason = match error {
         KubeError::NotFound(_) => Reason::NotFound,
-        KubeError::Forbidden { .. } => Reason::Precondition,
+        KubeError::Forbidden { .. } | KubeError::Unauthorized { .. } => Reason::Precondition,
         KubeError::Failed { .. } => Reason::Internal,
     };
     MountError::new(reason, error.to_string())

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use crate::class::resolver::ClassError;
 use crate::cloud::{ApiError, ErrorKind};
 use crate::node::pod_credentials::PublishSecretError;
+use crate::util::text::{cut, escaped, one_line};
 
 /// The category of a failure, for the gRPC code and the metric label.
 ///
@@ -84,41 +85,34 @@ impl From<ErrorKind> for Reason {
     }
 }
 
-/// Maximum size of a status message on the wire, in bytes. gRPC sends the message in a header, and HTTP/2
-/// clients may accept as little as 16 KiB of headers (hyper does). 200 names of 64 bytes fit.
-const MAX_MESSAGE: usize = 15_000;
+/// Maximum size of a message, in bytes. gRPC sends it in a header, percent-encoded in up to three bytes for each,
+/// and HTTP/2 clients may accept as little as 16 KiB of headers (hyper does).
+const MAX_MESSAGE: usize = 4096;
 
-/// Bytes of a character in that header, after tonic's percent-encoding.
-fn encoded_char_len(character: char) -> usize {
-    match character {
-        ' ' | '"' | '#' | '%' | '<' | '>' | '`' | '?' | '{' | '}' => 3,
-        '!'..='~' => 1,
-        other => 3 * other.len_utf8(),
-    }
-}
+/// Maximum number of failed objects that a message names.
+const MAX_OBJECTS: usize = 20;
 
-fn encoded_len(text: &str) -> usize {
-    text.chars().map(encoded_char_len).sum()
-}
+/// Maximum length of a name in a message, in characters; CSMS allows as many.
+const MAX_NAME: usize = 64;
 
-/// Encoded length of `; ` between two failures.
-const SEPARATOR_LEN: usize = 4;
+/// Room for how many objects failed, and how many of them are not named, in bytes.
+const FRAME: usize = 64;
 
 /// A Mount that failed; no file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountError {
     /// The category.
     pub reason: Reason,
-    /// What failed, where, why, and what to do. Contains no value of a secret.
+    /// What failed, where, why, and what to do: one line of at most 4 KiB. Contains no value of a secret.
     pub message: String,
 }
 
 impl MountError {
-    /// An error with a message.
+    /// An error with a message, which is shortened and escaped as far as necessary.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
-            message: message.into(),
+            message: cut(escaped(&message.into()), MAX_MESSAGE),
         }
     }
 
@@ -129,25 +123,33 @@ impl MountError {
             .map(|f| f.reason)
             .min()
             .unwrap_or(Reason::Internal);
+        let named = &failures[..failures.len().min(MAX_OBJECTS)];
         let mut message = match failures {
             [one] => return Self::new(reason, one.to_string()),
             many => format!("{} objects failed: ", many.len()),
         };
-        // Name every object. Add its details as long as the names of all later objects still fit.
-        let name_len = |failure: &ObjectError| encoded_len(&failure.object) + SEPARATOR_LEN;
-        let mut later_names: usize = failures.iter().map(name_len).sum();
-        for (index, failure) in failures.iter().enumerate() {
+        // Add the details of an object as long as the names of all later ones still fit.
+        let name = |failure: &ObjectError| one_line(&failure.object, MAX_NAME);
+        let mut later_names: usize = named.iter().map(|f| name(f).len() + SEPARATOR.len()).sum();
+        for (index, failure) in named.iter().enumerate() {
             if index > 0 {
-                message.push_str("; ");
+                message.push_str(SEPARATOR);
             }
-            later_names -= name_len(failure);
-            let text = failure.to_string();
-            let fits = encoded_len(&message) + encoded_len(&text) + later_names < MAX_MESSAGE;
-            message.push_str(if fits { &text } else { &failure.object });
+            later_names -= name(failure).len() + SEPARATOR.len();
+            let text = escaped(&failure.to_string());
+            let fits = message.len() + text.len() + later_names + FRAME < MAX_MESSAGE;
+            message.push_str(&if fits { text } else { name(failure) });
+        }
+        let rest = failures.len() - named.len();
+        if rest > 0 {
+            message.push_str(&format!("{SEPARATOR}and {rest} more"));
         }
         Self::new(reason, message)
     }
 }
+
+/// Between two failures.
+const SEPARATOR: &str = "; ";
 
 impl From<ClassError> for MountError {
     fn from(error: ClassError) -> Self {
@@ -177,18 +179,7 @@ impl std::error::Error for MountError {}
 
 impl From<MountError> for Status {
     fn from(error: MountError) -> Self {
-        let mut message = error.message;
-        let mut left = MAX_MESSAGE;
-        let cut = message.char_indices().find(|(_, character)| {
-            let fits = left.checked_sub(encoded_char_len(*character));
-            left = fits.unwrap_or(0);
-            fits.is_none()
-        });
-        if let Some((at, _)) = cut {
-            message.truncate(at);
-            message.push_str(" … (truncated)");
-        }
-        Self::new(error.reason.code(), message)
+        Self::new(error.reason.code(), error.message)
     }
 }
 
@@ -252,21 +243,33 @@ mod tests {
         }
     }
 
+    /// Bytes of a message in its header: tonic percent-encodes all but printable ASCII, and some of that.
+    fn encoded_len(text: &str) -> usize {
+        let of = |c: char| match c {
+            ' ' | '"' | '#' | '%' | '<' | '>' | '`' | '?' | '{' | '}' => 3,
+            '!'..='~' => 1,
+            other => 3 * other.len_utf8(),
+        };
+        text.chars().map(of).sum()
+    }
+
     #[test]
     fn messages_fit_into_a_header_in_any_alphabet() {
-        for text in ["x", "%", "é", "密", "🔑"] {
+        for text in ["x", "%", "é", "密", "🔑", "\u{1b}", "\n"] {
             let error = MountError::new(Reason::Invalid, text.repeat(20_000));
             let status = Status::from(error);
-            assert!(encoded_len(status.message()) < MAX_MESSAGE + 64, "{text}");
+            assert!(status.message().len() <= 4096, "{text}");
+            assert!(encoded_len(status.message()) < 15_000, "{text}");
             assert!(status.message().ends_with("(truncated)"), "{text}");
+            assert!(!status.message().contains(char::is_control), "{text}");
         }
     }
 
     #[test]
-    fn all_failed_objects_are_named() {
+    fn twenty_failed_objects_are_named_and_the_rest_counted() {
         let failures: Vec<_> = (0..200)
             .map(|i| ObjectError {
-                reason: if i == 7 {
+                reason: if i == 107 {
                     Reason::Denied
                 } else {
                     Reason::NotFound
@@ -279,8 +282,16 @@ mod tests {
         let error = MountError::of_objects(&failures);
         assert_eq!(error.reason, Reason::Denied);
         let status = Status::from(error);
-        for failure in &failures {
+        assert!(status.message().len() <= 4096);
+        assert!(
+            status
+                .message()
+                .starts_with("200 objects failed: object \"secret-number-000")
+        );
+        for failure in &failures[..20] {
             assert!(status.message().contains(&failure.object));
         }
+        assert!(!status.message().contains(&failures[20].object));
+        assert!(status.message().ends_with("; and 180 more"));
     }
 }

@@ -179,10 +179,7 @@ async fn fetch_with_failover(
     match fetch_from(failover, object, max_age, deadline, cache).await {
         Ok(object) => Ok(object),
         // The failure of the primary region determines the kind; both are reported.
-        Err(second) => Err(ApiError {
-            message: format!("{}; failoverRegion: {second}", error.message),
-            ..error
-        }),
+        Err(second) => Err(error.and(&format!("failoverRegion: {second}"))),
     }
 }
 

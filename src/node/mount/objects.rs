@@ -6,11 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{MountError, Reason};
 use crate::class::objects::{Objects, Problem};
+use crate::util::text::{fitting, one_line};
 
 /// Maximum number of cached lists. The CCE add-on allows at most 500 classes in a cluster.
 const MAX_LISTS: usize = 512;
 /// Maximum total size of their texts, in bytes.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Maximum size of all problems of a list in one message, in bytes.
+const MAX_PROBLEMS: usize = 3500;
+/// Longest name of an object in Kubernetes, in characters.
+const MAX_CLASS: usize = 253;
 
 /// The recently used lists.
 #[derive(Debug, Default)]
@@ -54,9 +60,15 @@ impl ObjectsCache {
 }
 
 fn invalid(class: &str, problems: &[Problem]) -> MountError {
-    let list: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let known = problems.iter().filter(|problem| problem.left_out == 0);
+    let (mut text, left_out) = fitting(known, "; ", problems.len(), MAX_PROBLEMS);
+    let left_out = left_out + problems.iter().map(|p| p.left_out).sum::<usize>();
+    if left_out > 0 {
+        text.push_str(&format!("; {left_out} more problems"));
+    }
+    let class = one_line(class, MAX_CLASS);
     MountError::new(
         Reason::Invalid,
-        format!("SecretProviderClass {class:?}: {}", list.join("; ")),
+        format!("SecretProviderClass {class:?}: {text}"),
     )
 }

@@ -21,9 +21,12 @@ use crate::node::pod_credentials::PublishSecret;
 use crate::node::volumes::VolumeId;
 use crate::proto::MountRequest;
 use crate::util::json::{self, MaybeText};
+use crate::util::text::one_line;
 
 /// Largest `attributes` of a request, in bytes.
 const MAX_ATTRIBUTES: usize = 1024 * 1024;
+/// Longest name that a message shows, in characters: that of an object in Kubernetes.
+const MAX_SHOWN: usize = 253;
 /// Largest `secrets` of a request, in bytes.
 const MAX_SECRETS: usize = 64 * 1024;
 /// Limit of one Mount, even if the driver allows more: kubelet gives up after two minutes, and its timeout
@@ -77,26 +80,28 @@ impl Request {
                 json::describe(&e, "it is not an object")
             ))
         })?;
+        let class = one_line(&attributes.class, MAX_SHOWN);
         if let Some((name, found)) = attributes.mistyped {
             return Err(invalid(format!(
-                "attribute {name:?} is {found}, not a string: put the value in quotes"
+                "attribute {:?} is {found}, not a string: put the value in quotes",
+                one_line(&name, MAX_SHOWN)
             )));
         }
         if let Some(name) = attributes.repeated {
+            let name = one_line(&name, MAX_SHOWN);
             return Err(invalid(format!("attributes contain {name:?} twice")));
         }
         for name in &attributes.parameters.unknown {
             if let Some(near) = nearest(name, &PARAMETERS) {
                 return Err(invalid(format!(
-                    "SecretProviderClass {:?}: unknown parameter {name:?}; did you mean {near}?",
-                    attributes.class
+                    "SecretProviderClass {class:?}: unknown parameter {name:?}; did you mean {near}?"
                 )));
             }
         }
         if let Some(name) = attributes.identity {
             return Err(invalid(format!(
-                "SecretProviderClass {:?}: parameter {name:?} {UNSUPPORTED_IDENTITY}",
-                attributes.class
+                "SecretProviderClass {class:?}: parameter {:?} {UNSUPPORTED_IDENTITY}",
+                one_line(&name, MAX_SHOWN)
             )));
         }
         Ok(Self {

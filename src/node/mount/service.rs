@@ -21,6 +21,7 @@ use crate::node::volumes::MountFailure;
 use crate::proto::csi_driver_provider_server::CsiDriverProvider;
 use crate::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
 use crate::telemetry::metrics::{Metrics, MountLabels};
+use crate::util::text::joined;
 
 /// How long in-flight mounts may continue after the signal to stop. Slightly less than the time after which
 /// the process ends, because a broken connection counts as UNAVAILABLE, which leaves the pod an empty
@@ -28,6 +29,11 @@ use crate::telemetry::metrics::{Metrics, MountLabels};
 const MOUNT_DRAIN: Duration = Duration::from_secs(19);
 const STOPPING: &str = "the provider is shutting down and this mount took too long; kubelet will retry \
                         with the next provider";
+
+/// Maximum size of a list in an Event, in bytes: the API server accepts 1 KiB of text.
+const MAX_NOTE: usize = 900;
+/// Maximum number of cached versions that an Event names.
+const MAX_SERVED: usize = 20;
 
 /// The service. Clones share everything.
 #[derive(Clone, Debug)]
@@ -134,7 +140,7 @@ impl ServiceShared {
         if changes.is_empty() {
             return;
         }
-        let note = changes.join(", ");
+        let note = joined(changes, ", ", changes.len(), MAX_NOTE);
         info!(changes = note, "rotated");
         if let Some(events) = &self.events {
             events.about_pod(pod.event_target(), EventReason::SecretRotated, note);
@@ -197,7 +203,7 @@ impl ServiceShared {
             };
             let note = format!(
                 "{why}; the volume has the last known versions: {}",
-                served.join(", ")
+                joined(served, ", ", MAX_SERVED, MAX_NOTE)
             );
             events.about_pod(pod.event_target(), EventReason::SecretNotConfirmed, note);
         }
