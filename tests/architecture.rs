@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 
 /// The parts, and what each may use in addition to itself and the parts below it. A file belongs to the
 /// part with the longest matching path.
-const PARTS: [(&str, &[&str]); 35] = [
+const PARTS: [(&str, &[&str]); 36] = [
     // Knows neither the cloud nor Kubernetes.
     ("util", &[]),
     ("proto", &[]),
@@ -27,6 +27,7 @@ const PARTS: [(&str, &[&str]); 35] = [
         "cloud/endpoints",
         &["cloud/config", "cloud/error", "cloud/region", "util"],
     ),
+    ("cloud/permission", &["cloud/error"]),
     ("cloud/response", &["cloud/error", "cloud/retry", "util"]),
     ("cloud/sign", &[]),
     (
@@ -54,6 +55,7 @@ const PARTS: [(&str, &[&str]); 35] = [
         &[
             "cloud/credentials",
             "cloud/error",
+            "cloud/permission",
             "cloud/rate_limit",
             "cloud/response",
             "cloud/retry",

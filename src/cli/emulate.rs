@@ -37,7 +37,7 @@ Control, unsigned (keep the address on loopback):
 #[command(after_help = AFTER_HELP)]
 pub struct EmulateArgs {
     /// Address to listen on
-    #[arg(long, env = "DEW_EMULATE_LISTEN", default_value = "127.0.0.1:7780")]
+    #[arg(long, env = "DEW_EMULATE_LISTEN", default_value = "127.0.0.1:7780", value_parser = super::serve::address)]
     listen: SocketAddr,
     /// File for the secrets and their values, so that they survive a restart; in memory only if not set
     #[arg(long, env = "DEW_EMULATE_STATE", value_name = "FILE")]

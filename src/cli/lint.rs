@@ -1,27 +1,30 @@
 //! `dew-provider lint`.
 
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::cloud::Region;
 use crate::lint::{PolicyCheck, Report};
+use crate::util::output::print;
+use crate::util::text::io_reason;
 
 const EXAMPLE: &str = "\
 Example:
   dew-provider lint manifests/examples/*.yaml
   helm template my-app | dew-provider lint -
   dew-provider lint --policy policy.yaml --region cn-north-4 my-class.yaml
+  kubectl get secretproviderclasses,serviceaccounts,pods -o yaml | dew-provider lint -
 Prints FILE:LINE: error|warning: OBJECT, FIELD: REASON. Exit code 1 if there is an error.";
 
 /// Flags of `lint`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct LintArgs {
-    /// Files with SecretProviderClasses and ServiceAccounts; - is standard input
+    /// Files with SecretProviderClasses, ServiceAccounts and pods, or directories of them; - is standard input
     #[arg(required_unless_present = "policy", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -49,51 +52,105 @@ pub struct LintArgs {
     pub provider_names: Vec<String>,
 }
 
-/// Checks the files and prints the findings. The exit code is 1 if there is an error.
+/// Extensions of the files of a directory that are checked.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Checks the files and prints the findings. The exit code is 1 if there is an error, such as a file that cannot
+/// be read.
 ///
 /// # Errors
-/// If a file cannot be read.
+/// If standard output cannot be written.
 pub fn run(args: &LintArgs) -> Result<ExitCode> {
     let mut report = Report::default();
     if let Some(file) = &args.policy {
         let name = file.display().to_string();
-        let text =
-            std::fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
-        match PolicyCheck::new(&text, args.region.clone(), args.project_id.clone()) {
-            Ok(policy) => report.policy = Some(policy),
-            Err(problems) => report.policy_problems(&name, problems),
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                match PolicyCheck::new(&text, args.region.clone(), args.project_id.clone()) {
+                    Ok(policy) => report.policy = Some(policy),
+                    Err(problems) => report.policy_problems(&name, problems),
+                }
+            }
+            Err(error) => report.unreadable(&name, &io_reason(&error)),
         }
     }
-    for file in &args.files {
-        let name = file.display().to_string();
-        let text = if name == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("standard input")?;
-            text
+    for path in &args.files {
+        if path.is_dir() {
+            directory(&mut report, path, &args.provider_names);
         } else {
-            std::fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?
-        };
-        report.file(&name, &text, &args.provider_names);
+            file(&mut report, path, &args.provider_names);
+        }
     }
     report.finish();
-    let mut out = std::io::stdout().lock();
-    for finding in &report.findings {
-        writeln!(out, "{finding}")?;
-    }
     let errors = report.errors();
-    writeln!(
-        out,
-        "checked {} SecretProviderClasses and {} ServiceAccounts ({} other objects skipped): {errors} errors, {} warnings",
+    let mut text = String::new();
+    for finding in &report.findings {
+        text.push_str(&format!("{finding}\n"));
+    }
+    text.push_str(&format!(
+        "checked {} SecretProviderClasses and {} ServiceAccounts ({} other objects skipped): {errors} errors, {} warnings\n",
         report.classes,
         report.accounts,
         report.others,
         report.findings.len() - errors
-    )?;
+    ));
+    print(text.as_bytes())?;
     Ok(if errors == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn file(report: &mut Report, path: &Path, providers: &[String]) {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let read = if name == "-" {
+        io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    match (read, String::from_utf8(bytes)) {
+        (Ok(_), Ok(text)) => report.file(&name, &text, providers),
+        (Err(error), _) => report.unreadable(&name, &io_reason(&error)),
+        (_, Err(_)) => report.unreadable(&name, "it is not UTF-8 text"),
+    }
+}
+
+/// Checks the manifests of a directory and of those below it, in the order of their names.
+fn directory(report: &mut Report, path: &Path, providers: &[String]) {
+    let mut files = Vec::new();
+    let mut unread = vec![path.to_owned()];
+    while let Some(dir) = unread.pop() {
+        let entries =
+            match std::fs::read_dir(&dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    report.unreadable(&dir.display().to_string(), &io_reason(&error));
+                    continue;
+                }
+            };
+        for entry in entries {
+            let path = entry.path();
+            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            // Links to directories may form circles.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                unread.extend((!is_hidden).then_some(path));
+            } else if extension.is_some_and(|e| EXTENSIONS.contains(&e)) && !path.is_dir() {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let why = format!(
+            "it has no files with the extension {}",
+            EXTENSIONS.join(", ")
+        );
+        report.unreadable(&path.display().to_string(), &why);
+    }
+    for path in files {
+        file(report, &path, providers);
+    }
 }

@@ -13,12 +13,14 @@ use zeroize::Zeroizing;
 
 use super::serve::CloudArgs;
 use crate::cloud::{
-    Caller, Cloud, Csms, NewSecret, Region, Secret, SecretValue, Turn, VersionMetadata,
+    Caller, Cloud, CloudConfig, Csms, NewSecret, Region, Secret, SecretValue, Turn, VersionMetadata,
 };
 use crate::telemetry::metrics::CloudMetrics;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
+use crate::util::output::print;
 use crate::util::secret_bytes::SecretBytes;
+use crate::util::text::escaped;
 
 /// Limit of one command, retries included.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(45);
@@ -139,17 +141,15 @@ pub enum Action {
 pub async fn run(args: SecretArgs) -> Result<()> {
     let env = Env::from_process();
     let (clock, jitter) = (Clock::system(), Jitter::from_system());
-    let cloud = Cloud::new(
-        args.cloud.clone().into(),
-        &env,
-        clock,
-        jitter,
-        CloudMetrics::default(),
-    )?;
+    let config = CloudConfig {
+        project_setting: "--project-id or DEW_PROJECT_ID",
+        ..args.cloud.clone().into()
+    };
+    let cloud = Cloud::new(config, &env, clock, jitter, CloudMetrics::default())?;
     let region = args
         .region
         .clone()
-        .ok_or_else(|| anyhow!("no region: set --region"))?;
+        .ok_or_else(|| anyhow!("no region: set --region or DEW_REGION, such as cn-north-4"))?;
     let credentials = cloud.own_credentials(&env, None)?;
     let csms = Csms::new(cloud);
     let caller = Caller {
@@ -205,7 +205,7 @@ pub async fn run(args: SecretArgs) -> Result<()> {
                 .show_secret_version(&caller, &name, &version, deadline)
                 .await?;
             match format {
-                Format::Table => print(found.value.bytes().expose()),
+                Format::Table => Ok(print(found.value.bytes().expose())?),
                 Format::Json => print_json(&VersionOutput::of(&found.metadata, &found.value)),
             }
         }
@@ -324,6 +324,8 @@ fn date(milliseconds: Option<i64>) -> String {
 
 fn print_table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
+    // Descriptions may contain what a terminal would act on.
+    let rows = rows.map(|row| row.iter().map(|cell| escaped(cell)).collect());
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -339,22 +341,16 @@ fn print_table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    print(text.as_bytes())
+    Ok(print(text.as_bytes())?)
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
     let mut text = Zeroizing::new(serde_json::to_vec_pretty(value)?);
     text.push(b'\n');
-    print(&text)
+    Ok(print(&text)?)
 }
 
-fn print(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
-}
-
-#[allow(clippy::print_stderr)] // a note for the user, separate from the output
+/// A note for the user, separate from the output.
 fn note(text: &str) {
-    eprintln!("dew-provider: {text}");
+    let _ = writeln!(std::io::stderr(), "dew-provider: {text}");
 }

@@ -88,7 +88,7 @@ pub struct ServeArgs {
     pub store_dir: Option<PathBuf>,
 
     /// Polls of secret versions per second, made by the leader for the whole cluster
-    #[arg(long, env = "DEW_ROTATION_QPS", default_value = "5", value_name = "N")]
+    #[arg(long, env = "DEW_ROTATION_QPS", default_value = "5", value_parser = count, value_name = "N")]
     pub rotation_qps: NonZeroU32,
 
     /// Minimum time over which nodes spread the fetch of a new version, such as 5s; longer if the account's
@@ -153,6 +153,7 @@ pub struct ServeArgs {
         long,
         env = "DEW_ADMIN_ADDRESS",
         default_value = "0.0.0.0:8989",
+        value_parser = address,
         value_name = "IP:PORT"
     )]
     pub admin_address: SocketAddr,
@@ -197,11 +198,11 @@ pub struct CloudArgs {
     pub ca_bundle: Option<PathBuf>,
 
     /// CSMS calls per second, retries included; an account's limit is 20 for all nodes together
-    #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_name = "N")]
+    #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_parser = count, value_name = "N")]
     pub csms_qps: NonZeroU32,
 
     /// CSMS calls that can be made at once after an idle period
-    #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_name = "N")]
+    #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_parser = count, value_name = "N")]
     pub csms_burst: NonZeroU32,
 }
 
@@ -212,6 +213,7 @@ impl From<CloudArgs> for CloudConfig {
             iam_endpoint: args.iam_endpoint,
             metadata_endpoint: args.metadata_endpoint,
             home: None,
+            project_setting: CloudConfig::default().project_setting,
             ca_bundle: args.ca_bundle,
             qps: args.csms_qps,
             burst: args.csms_burst,
@@ -307,4 +309,17 @@ fn provider_name(name: &str) -> Result<String, String> {
     } else {
         Err("must be 1 to 30 letters, digits, _ or -".into())
     }
+}
+
+/// A number of calls.
+fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| "use a whole number from 1 to 4294967295".to_owned())
+}
+
+/// An address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "use an IP address and a port, such as 127.0.0.1:8989 or [::1]:8989".to_owned()
+    })
 }

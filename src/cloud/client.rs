@@ -95,7 +95,7 @@ impl Cloud {
                 clock,
                 jitter,
                 endpoints,
-                projects: Projects::default(),
+                projects: Projects::new(config.project_setting),
                 home: config.home,
             }),
             limiter: Arc::new(RateLimiter::new(config.qps, config.burst, "--csms-qps")),

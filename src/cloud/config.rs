@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use super::region::Region;
 
+/// How the owner of a SecretProviderClass sets its project.
+const PROJECT_PARAMETER: &str = "projectId in the SecretProviderClass";
+
 /// How to reach the cloud. Endpoints are `http(s)://host[:port]`.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
@@ -16,6 +19,8 @@ pub struct CloudConfig {
     pub metadata_endpoint: Option<String>,
     /// The region to which the project of the process's own credentials belongs; any region if `None`.
     pub home: Option<Region>,
+    /// How the user sets the project, for errors.
+    pub project_setting: &'static str,
     /// PEM file with the only CA certificates to trust, instead of the system's.
     pub ca_bundle: Option<PathBuf>,
     /// CSMS calls per second, retries included.
@@ -34,6 +39,7 @@ impl CloudConfig {
             iam_endpoint: Some(url.to_owned()),
             metadata_endpoint: Some(url.to_owned()),
             home: None,
+            project_setting: PROJECT_PARAMETER,
             ca_bundle: None,
             qps,
             burst: qps,
@@ -49,6 +55,7 @@ impl Default for CloudConfig {
             iam_endpoint: None,
             metadata_endpoint: None,
             home: None,
+            project_setting: PROJECT_PARAMETER,
             ca_bundle: None,
             qps: number(5),
             burst: number(20),

@@ -23,8 +23,11 @@ const MAX_REMEMBERED: usize = 1024;
 
 /// Project IDs by identity and region. They never change, so they are kept; a changed credentials
 /// file is another identity.
-#[derive(Default)]
-pub(super) struct Projects(Mutex<HashMap<(Identity, Region), Lookup>>);
+pub(super) struct Projects {
+    known: Mutex<HashMap<(Identity, Region), Lookup>>,
+    /// How the user sets the project instead.
+    setting: &'static str,
+}
 
 type Lookup = Arc<CachedFetch<String, ApiError>>;
 
@@ -39,6 +42,14 @@ struct Project {
 }
 
 impl Projects {
+    /// No projects yet.
+    pub(super) fn new(setting: &'static str) -> Self {
+        Self {
+            known: Mutex::default(),
+            setting,
+        }
+    }
+
     /// The project that IAM, at `base`, has for these credentials and region. Concurrent callers share
     /// one request.
     ///
@@ -54,7 +65,16 @@ impl Projects {
     ) -> Result<String, ApiError> {
         let request = || {
             let (calls, region) = (Arc::clone(calls), region.clone());
-            list_projects(calls, base, region, credentials.clone(), deadline).boxed()
+            let (credentials, setting) = (credentials.clone(), self.setting);
+            async move {
+                let found =
+                    list_projects(calls, base, region, credentials, setting, deadline).await;
+                found.map_err(|error| match error.kind {
+                    ErrorKind::Denied => error.and(&format!("or set {setting}")),
+                    _ => error,
+                })
+            }
+            .boxed()
         };
         let lookup = self.lookup(credentials.identity(), region);
         let lost = |error| ApiError::from_flight(OPERATION, error);
@@ -63,7 +83,7 @@ impl Projects {
 
     fn lookup(&self, identity: Identity, region: &Region) -> Lookup {
         let key = (identity, region.clone());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_REMEMBERED && !known.contains_key(&key) {
             known.clear();
         }
@@ -76,6 +96,7 @@ async fn list_projects(
     base: Url,
     region: Region,
     credentials: Credentials,
+    setting: &'static str,
     deadline: Instant,
 ) -> Result<String, ApiError> {
     let query = [("name".to_owned(), region.to_string())];
@@ -98,10 +119,10 @@ async fn list_projects(
     match list.projects.as_slice() {
         [project] => check(project.id.clone()),
         [] => Err(wrong(format!(
-            "IAM knows no project named {region} for these credentials; set projectId, or check the region"
+            "IAM knows no project named {region} for these credentials; check the region, or set {setting}"
         ))),
         several => Err(wrong(format!(
-            "IAM knows {} projects named {region} for these credentials; set projectId to the right one",
+            "IAM knows {} projects named {region} for these credentials; set {setting} to the right one",
             several.len()
         ))),
     }

@@ -11,6 +11,7 @@ pub mod csms;
 mod endpoints;
 pub mod error;
 mod iam;
+mod permission;
 mod rate_limit;
 pub mod region;
 mod response;

@@ -57,6 +57,14 @@ impl AttemptError {
     }
 }
 
+impl AttemptError {
+    /// The same failure with a further text in its message.
+    pub(super) fn and(mut self, text: &str) -> Self {
+        self.message = one_line(&format!("{}; {text}", self.message), MAX_MESSAGE);
+        self
+    }
+}
+
 impl ApiResponse {
     /// `X-Request-Id`, or IAM's name for it.
     pub(super) fn request_id(&self) -> Option<String> {
@@ -196,7 +204,7 @@ fn hint(kind: ErrorKind, code: &str, text: &str) -> Option<&'static str> {
     let has = |part: &str| text.to_ascii_lowercase().contains(part);
     if has("current ip") && has("refused") {
         return Some(
-            "the account's IAM access control does not allow this address: add the cluster's addresses there",
+            "the account's IAM access control does not allow this address: add the addresses of this machine, or of the cluster's nodes, there",
         );
     }
     if has("ak not exist") {
@@ -213,12 +221,6 @@ fn hint(kind: ErrorKind, code: &str, text: &str) -> Option<&'static str> {
         );
     }
     match (kind, code) {
-        (_, "CSMS.0401") => Some(
-            "grant the identity kms:dek:decrypt on the secret's KMS key (or the policy KMS CMKFullAccess) in addition to its CSMS permissions",
-        ),
-        (_, "CSMS.0302") => Some(
-            "grant the identity csms:secretVersion:get, and for stages csms:secretStage:get, in this region's project",
-        ),
         (_, "CSMS.0103") => {
             Some("the secret is scheduled for deletion: cancel the deletion, or use another secret")
         }

@@ -5,9 +5,6 @@ use crate::class::objects::Objects;
 use crate::cloud::Region;
 use crate::policy::{Place, Policy, PolicyProblem};
 
-/// Namespace of classes that set none.
-const DEFAULT_NAMESPACE: &str = "default";
-
 /// What classes are checked against: a policy, and the settings of the provider that it is for.
 #[derive(Debug)]
 pub struct PolicyCheck {
@@ -49,10 +46,7 @@ impl PolicyCheck {
         let Some(list) = class.parameter("objects") else {
             return Vec::new();
         };
-        let namespace = match class.namespace.as_str() {
-            "" => DEFAULT_NAMESPACE,
-            namespace => namespace,
-        };
+        let namespace = &class.header.namespace;
         let set = |name| {
             let parameter: Option<&Scalar> = class.parameter(name);
             parameter

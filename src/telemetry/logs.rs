@@ -32,7 +32,9 @@ pub fn init_logs(
             return Err(format!("unknown level {directive:?}: use {levels}").into());
         }
     }
-    let filter: Targets = filter.parse()?;
+    let filter: Targets = filter.parse().map_err(
+        |_| "use a level such as info, also per module, such as info,dew_provider::cloud=debug",
+    )?;
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {
@@ -75,27 +77,29 @@ struct BoundedLines<W> {
 
 impl<W: Write> Write for BoundedLines<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A log that nobody reads any more must not end the process.
         if line.len() <= MAX_LINE {
-            self.to.write_all(line)?;
+            let _ = self.to.write_all(line);
             return Ok(line.len());
         }
         let text = String::from_utf8_lossy(line);
         match self.format {
             LogFormat::Text => {
                 let start = &text[..text.floor_char_boundary(MAX_LINE - 32)];
-                writeln!(self.to, "{start} … (truncated)")?;
+                let _ = writeln!(self.to, "{start} … (truncated)");
             }
             // Each character of the start may need an escape.
             LogFormat::Json => {
                 let start = &text[..text.floor_char_boundary(MAX_LINE / 8)];
-                writeln!(self.to, "{}", serde_json::json!({"truncated": start}))?;
+                let _ = writeln!(self.to, "{}", serde_json::json!({"truncated": start}));
             }
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        let _ = self.to.flush();
+        Ok(())
     }
 }
 

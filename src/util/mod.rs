@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod env;
 pub mod json;
+pub mod output;
 pub mod poll_interval;
 pub mod secret_bytes;
 pub mod shares;

@@ -1,6 +1,7 @@
 //! Texts for people: no library speaks in them, they name field and line, and they are bounded.
 
 mod bounds;
+mod cli;
 mod inputs;
 
 /// What libraries say to programmers. None of it may reach a user.

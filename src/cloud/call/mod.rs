@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::credentials::AccessKeys;
 use super::error::{ApiError, ErrorKind, MAX_MESSAGE};
+use super::permission::missing;
 use super::response::AttemptError;
 use super::retry::{MAX_ATTEMPTS, RetryBudgets, Retryability, backoff_limit};
 use super::transport::{Attempt, Route, Transport};
@@ -150,7 +151,13 @@ impl CallLoop {
         self.transport
             .attempt(attempt, Route::Cloud, request, until, |response| {
                 if !response.status.is_success() {
-                    return Err(response.rejection(now));
+                    let error = response.rejection(now);
+                    let code = error.code.as_deref().unwrap_or_default();
+                    let missing = missing(call.operation, error.kind, error.status, code);
+                    return Err(match missing {
+                        Some(advice) => error.and(&advice),
+                        None => error,
+                    });
                 }
                 read(&response.body).map_err(|why| response.malformed(&why))
             })

@@ -118,8 +118,10 @@ impl CredentialsFile {
 /// Parses `[basic]`. Errors name lines and keys, never values.
 fn parse(text: &str) -> Result<Profile, String> {
     // Secret keys may contain backslashes, so nothing is an escape sequence.
-    let ini = Ini::load_from_str_noescape(text)
-        .map_err(|error| format!("not INI (line {}, column {})", error.line, error.col))?;
+    let ini = Ini::load_from_str_noescape(text).map_err(|error| {
+        let line = unreadable_line(text).unwrap_or(error.line);
+        format!("not INI (line {line}): expected [basic], or a name and its value as in ak=…")
+    })?;
     let section = ini
         .section(Some("basic"))
         .ok_or("it has no section [basic]")?;
@@ -139,6 +141,19 @@ fn parse(text: &str) -> Result<Profile, String> {
         )),
         project: get("project_id").map(str::to_owned),
     })
+}
+
+/// The first line that is neither a section nor a name and its value. The parser's error names the line after it.
+fn unreadable_line(text: &str) -> Option<usize> {
+    let is_wrong = |line: &str| {
+        let line = line.trim();
+        match line.chars().next() {
+            None | Some('#' | ';') => false,
+            Some('[') => !line.ends_with(']'),
+            Some(_) => !line.contains(['=', ':']),
+        }
+    };
+    text.lines().position(is_wrong).map(|index| index + 1)
 }
 
 #[cfg(test)]

@@ -203,8 +203,6 @@ fn clock_skew_is_detected_from_the_date_header() {
 #[test]
 fn known_errors_say_what_to_do() {
     let cases = [
-        (400, "CSMS.0401", "x", "KMS key"),
-        (403, "CSMS.0302", "x", "csms:secretStage:get"),
         (
             401,
             "APIGW.0301",

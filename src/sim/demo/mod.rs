@@ -1,7 +1,6 @@
 //! `dew-provider demo`: shows a mount, a new version, an edited class and a failing cloud, without
 //! a cluster.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::sim::csi_driver::PodVolume;
 use crate::sim::huawei::{DEMO_ACCESS_KEY, DEMO_REGION, DEMO_SECRET_KEY};
 use crate::telemetry::{self, LogFormat};
+use crate::util::output::print;
 
 mod stage;
 use stage::{DRIVER_INTERVAL, Demo, EXAMPLE_FILE, INTERVAL, SECRET};
@@ -218,7 +218,5 @@ fn tree(volume: &Path) -> Result<String> {
 }
 
 fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    Ok(print(format!("{text}\n").as_bytes())?)
 }
