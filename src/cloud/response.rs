@@ -204,7 +204,7 @@ fn hint(kind: ErrorKind, code: &str, text: &str) -> Option<&'static str> {
     let has = |part: &str| text.to_ascii_lowercase().contains(part);
     if has("current ip") && has("refused") {
         return Some(
-            "the account's IAM access control does not allow this address: add the addresses of this machine, or of the cluster's nodes, there",
+            "the account's IAM access control does not allow this address: add the cluster's addresses, or this machine's, there",
         );
     }
     if has("ak not exist") {

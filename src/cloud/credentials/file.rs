@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::access_keys::AccessKeys;
+use crate::util::text::io_reason;
 
 /// The contents of a file.
 #[derive(Clone, Debug)]
@@ -66,7 +67,10 @@ impl CredentialsFile {
                 return match &*last {
                     Some((_, profile)) => Ok(Some(profile.clone())),
                     None if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    None => Err(format!("{} cannot be read: {error}", self.path.display())),
+                    None => {
+                        let (path, why) = (self.path.display(), io_reason(&error));
+                        Err(format!("{path} cannot be read: {why}"))
+                    }
                 };
             }
         };
@@ -110,7 +114,7 @@ impl CredentialsFile {
         let text = tokio::fs::read_to_string(&self.path)
             .await
             .map(Zeroizing::new)
-            .map_err(|error| format!("cannot be read: {error}"))?;
+            .map_err(|error| format!("cannot be read: {}", io_reason(&error)))?;
         parse(&text)
     }
 }
