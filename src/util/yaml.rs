@@ -24,7 +24,7 @@ pub struct YamlFault {
 pub fn describe(error: &Error, text: &str) -> YamlFault {
     let error = innermost(error);
     let location = error.location();
-    let place = Place {
+    let place = ErrorPosition {
         text,
         line: location.map_or(0, |l| l.line()),
         column: location.map_or(0, |l| l.column()),
@@ -75,7 +75,7 @@ fn innermost(error: &Error) -> &Error {
 }
 
 /// A value of another type than expected.
-fn mismatch(expected: &str, place: &Place<'_>) -> String {
+fn mismatch(expected: &str, place: &ErrorPosition<'_>) -> String {
     let has = |part: &str| expected.contains(part);
     let found = place.found();
     let expected = if has("sequence") || has("list") {
@@ -158,7 +158,7 @@ const SYNTAX: [(&str, &str); 17] = [
 ];
 
 /// Text that is not YAML.
-fn syntax(error: &Error, place: &Place<'_>) -> String {
+fn syntax(error: &Error, place: &ErrorPosition<'_>) -> String {
     let message = error.to_string();
     match error {
         Error::Eof { .. } => return "the text ends too early".to_owned(),
@@ -186,13 +186,13 @@ fn named(message: &str) -> String {
 }
 
 /// Where in a text an error is.
-struct Place<'a> {
+struct ErrorPosition<'a> {
     text: &'a str,
     line: u64,
     column: u64,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ErrorPosition<'a> {
     fn lines_before(&self) -> impl Iterator<Item = &'a str> {
         let before = usize::try_from(self.line).unwrap_or(0).saturating_sub(1);
         self.text.lines().take(before)
