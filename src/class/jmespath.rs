@@ -6,18 +6,16 @@
 use std::sync::LazyLock;
 
 use jpx_core::functions::{Function, custom_error};
-use jpx_core::{Context, Expression, Runtime, SearchResult};
+use jpx_core::{Context, Runtime, SearchResult};
 use serde_json::{Number, Value};
 
 use super::jmespath_cost::{GROWING, GROWTH, MAX_EXPANSION, peak_expansion};
+pub use super::jmespath_eval::EvaluationSteps;
+use super::jmespath_eval::{OUT_OF_RANGE, TOO_LARGE, evaluate, size_of};
 use crate::util::text::one_line;
 
 /// Longest expression, in bytes: keeps its parser far from the end of the stack.
 pub const MAX_JMESPATH_BYTES: usize = 512;
-/// Most memory that the evaluation of one expression may take, in bytes.
-const MAX_EVALUATION: usize = 16 << 20;
-/// Estimated memory of a parsed JSON value in addition to its text, in bytes.
-const VALUE_OVERHEAD: usize = 64;
 /// Maximum length of the part of an expression that an error quotes, in characters.
 const MAX_FOUND: usize = 24;
 
@@ -40,18 +38,12 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     runtime
 });
 
-/// A compiled expression.
-#[derive(Clone)]
-pub struct JmesPath {
-    expression: Expression<'static>,
-    /// How many copies of the secret an intermediate result may contain.
-    expansion: usize,
-    /// The most text of literals that may replace each value of the secret, in bytes.
-    literals: usize,
-}
+/// A checked expression. Only its text is kept: parsed, it takes a hundred times as much memory.
+#[derive(Clone, Debug)]
+pub struct JmesPath(Box<str>);
 
 impl JmesPath {
-    /// Compiles an expression.
+    /// Checks an expression.
     ///
     /// # Errors
     /// Why it is not valid, or could take too much memory.
@@ -70,61 +62,30 @@ impl JmesPath {
                 quoting_hint(text)
             )
         })?;
-        let expansion = peak_expansion(expression.as_ast());
-        if expansion > MAX_EXPANSION {
+        if peak_expansion(expression.as_ast()) > MAX_EXPANSION {
             return Err(format!(
                 "the expression could copy the secret more than {MAX_EXPANSION} times: split it into several \
                  items"
             ));
         }
-        Ok(Self {
-            expression,
-            expansion: usize::try_from(expansion).unwrap_or(usize::MAX),
-            literals: if text.contains(['\'', '`']) {
-                text.len()
-            } else {
-                0
-            },
-        })
+        Ok(Self(text.into()))
     }
 
     /// The text of the expression.
     pub fn as_str(&self) -> &str {
-        self.expression.as_str()
+        &self.0
     }
 
-    /// Evaluates the expression on `json`, which takes about `size` bytes; see [`size_of`].
+    /// Evaluates the expression on `json`. Uses up some of `steps`.
     ///
     /// # Errors
     /// Why it cannot be evaluated. The message contains no part of `json`.
-    pub fn search(&self, json: &Value, size: usize) -> Result<Value, &'static str> {
-        // A projection may replace each value with a literal.
-        let replaced = size / VALUE_OVERHEAD * self.literals;
-        if (size + replaced).saturating_mul(self.expansion) > MAX_EVALUATION {
-            return Err(
-                "it could take more than 16 MiB on this secret: split it into several items",
-            );
-        }
-        // The error's own message may quote the value.
-        self.expression
-            .search(json)
-            .map_err(|error| runtime_reason(&error.reason))
+    pub fn search(&self, json: &Value, steps: &mut EvaluationSteps) -> Result<Value, &'static str> {
+        let expression = RUNTIME.compile(&self.0);
+        // It was compiled before.
+        let expression = expression.map_err(|_| "it is not valid")?;
+        evaluate(&RUNTIME, expression.as_ast(), json, steps)
     }
-}
-
-/// About how much memory a parsed JSON value takes, in bytes.
-pub fn size_of(json: &Value) -> usize {
-    VALUE_OVERHEAD
-        + match json {
-            Value::Null | Value::Bool(_) => 0,
-            Value::Number(number) => number.as_str().len(),
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(size_of).sum(),
-            Value::Object(keys) => keys
-                .iter()
-                .map(|(key, value)| key.len() + size_of(value))
-                .sum(),
-        }
 }
 
 /// What the parser calls an error of syntax, and what it is for a reader.
@@ -205,25 +166,6 @@ fn quoting_hint(text: &str) -> &'static str {
          '\"my-key\"'"
     }
 }
-
-fn runtime_reason(reason: &jpx_core::ErrorReason) -> &'static str {
-    use jpx_core::{ErrorReason, RuntimeError};
-    match reason {
-        ErrorReason::Runtime(RuntimeError::UnknownFunction(_)) => "it calls an unknown function",
-        ErrorReason::Runtime(
-            RuntimeError::TooManyArguments { .. } | RuntimeError::NotEnoughArguments { .. },
-        ) => "a function has the wrong number of arguments",
-        ErrorReason::Runtime(
-            RuntimeError::InvalidType { .. } | RuntimeError::InvalidReturnType { .. },
-        ) => "a function received a value of the wrong type",
-        ErrorReason::Parse(text) if text == TOO_LARGE => TOO_LARGE,
-        ErrorReason::Parse(text) if text == OUT_OF_RANGE => OUT_OF_RANGE,
-        _ => "it fails on this value",
-    }
-}
-
-const TOO_LARGE: &str = "the result of a function is too large";
-const OUT_OF_RANGE: &str = "a number is too large to compute with";
 
 /// A function of [`NUMERIC`], with exact results for whole numbers.
 struct ExactNumbers {
@@ -341,7 +283,7 @@ mod tests {
     fn search(expression: &str, json: &str) -> String {
         let json: Value = serde_json::from_str(json).unwrap();
         let path = JmesPath::compile(expression).unwrap();
-        match path.search(&json, size_of(&json)) {
+        match path.search(&json, &mut EvaluationSteps::default()) {
             Ok(result) => result.to_string(),
             Err(why) => why.to_owned(),
         }
@@ -411,7 +353,7 @@ mod tests {
         let literals = format!("([*].['{}']) | [@,@,@,@,@]", "x".repeat(300));
         for expression in [wide, literals] {
             let why = search(&expression, &zeros);
-            assert!(why.contains("more than 16 MiB"), "{why}");
+            assert!(why.contains("too much memory"), "{why}");
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod file_names;
 pub mod jmespath;
 mod jmespath_cost;
+mod jmespath_eval;
 pub mod objects;
 pub mod parameters;
 pub mod resolver;

@@ -16,7 +16,7 @@ use crate::class::resolver::{ClassView, PUBLISH_SECRET, Resolver};
 use crate::cloud::{Caller, Turn, VersionSelector};
 use crate::kube::{AllowLists, ClassMounts, EventTarget, SecretProviderClass};
 use crate::policy::{Place, Policy};
-use crate::util::shares::Shares;
+use crate::util::budgets::Budgets;
 
 /// Secrets that are polled for one namespace. A project has 200 by default.
 const MAX_SECRETS_PER_NAMESPACE: usize = 1000;
@@ -135,14 +135,14 @@ pub(super) struct Plan {
 /// Makes plans; caches parsed classes until they change.
 pub(super) struct Planner {
     parsed: HashMap<String, ParsedClass>,
-    shares: Shares,
+    shares: Budgets,
 }
 
 impl Planner {
     pub(super) fn new() -> Self {
         Self {
             parsed: HashMap::new(),
-            shares: Shares::new(PARSED_AT_ONCE, PARSED_PER_SECOND),
+            shares: Budgets::new(PARSED_AT_ONCE, PARSED_PER_SECOND),
         }
     }
 

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::client::{Access, KubeError};
+use crate::util::budgets::Budgets;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
-use crate::util::shares::Shares;
 use crate::util::text::{cut, escaped};
 
 /// Maximum number of writes in flight, in all and for one namespace. Further Events are dropped; the log
@@ -102,9 +102,9 @@ struct WrittenEvents {
     last: HashMap<u64, Instant>,
     hasher: RandomState,
     /// The budgets of namespaces, by type.
-    by_namespace: HashMap<&'static str, Shares>,
+    by_namespace: HashMap<&'static str, Budgets>,
     /// The budgets of this process, by type.
-    all: Shares,
+    all: Budgets,
     in_flight: HashMap<String, usize>,
 }
 
@@ -114,7 +114,7 @@ impl Default for WrittenEvents {
             last: HashMap::new(),
             hasher: RandomState::new(),
             by_namespace: HashMap::new(),
-            all: Shares::new(NAMESPACES * BURST, NAMESPACES / REFILL.as_secs_f64()),
+            all: Budgets::new(NAMESPACES * BURST, NAMESPACES / REFILL.as_secs_f64()),
             in_flight: HashMap::new(),
         }
     }
@@ -197,7 +197,7 @@ impl Events {
         }
         let namespace = target.namespace.as_deref().unwrap_or_default();
         let in_flight = written.in_flight.get(namespace).copied().unwrap_or(0);
-        let new = || Shares::new(BURST, 1.0 / REFILL.as_secs_f64());
+        let new = || Budgets::new(BURST, 1.0 / REFILL.as_secs_f64());
         let budgets = written.by_namespace.entry(reason.event_type());
         if in_flight >= MAX_IN_FLIGHT_PER_NAMESPACE
             || !budgets.or_insert_with(new).take(namespace, 1.0)

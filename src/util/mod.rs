@@ -1,8 +1,10 @@
 //! Building blocks that know neither the cloud nor Kubernetes.
 
+pub mod budgets;
 pub mod clock;
 pub mod env;
 pub mod json;
+pub mod namespace_sizes;
 pub mod output;
 pub mod poll_interval;
 pub mod secret_bytes;

@@ -1,64 +1,80 @@
-//! Budgets that are shared out: each tenant has one of its own, which refills over time.
+//! A resource of which no namespace can take more than its share.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A budget for each tenant. Only those that are not full take up memory.
+/// Units of a resource, such as bytes. Who waits for units of their own namespace holds none of the others'.
 #[derive(Debug)]
 pub struct Shares {
-    size: f64,
-    per_second: f64,
-    /// What is used of a tenant's budget, and when that was computed.
-    used: HashMap<String, (f64, Instant)>,
-    swept: Option<Instant>,
+    all: Arc<Semaphore>,
+    /// The most units that one namespace may hold.
+    share: u32,
+    /// Those of namespaces that hold units or wait for some.
+    by_namespace: Mutex<HashMap<String, Weak<Semaphore>>>,
+}
+
+/// Units that are free again when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    // Dropped in this order: others of the namespace get units only after they are free.
+    of_all: OwnedSemaphorePermit,
+    of_namespace: OwnedSemaphorePermit,
+}
+
+impl Share {
+    /// Gives back all but `units`.
+    pub fn shrink(&mut self, units: usize) {
+        for permit in [&mut self.of_all, &mut self.of_namespace] {
+            let surplus = permit.num_permits().saturating_sub(units);
+            drop(permit.split(surplus));
+        }
+    }
 }
 
 impl Shares {
-    /// Budgets of `size`, which refill at `per_second`.
-    pub fn new(size: f64, per_second: f64) -> Self {
+    /// `total` units, of which a namespace may hold `share`.
+    pub fn new(total: u32, share: u32) -> Self {
         Self {
-            size,
-            per_second,
-            used: HashMap::new(),
-            swept: None,
+            all: Arc::new(Semaphore::new(total as usize)),
+            share: share.min(total),
+            by_namespace: Mutex::default(),
         }
     }
 
-    /// Takes `amount` from the budget of a tenant; returns whether it was there. More than a whole budget takes
-    /// all of it.
-    pub fn take(&mut self, tenant: &str, amount: f64) -> bool {
-        let now = Instant::now();
-        self.sweep(now);
-        let used = self.used_at(tenant, now);
-        let amount = amount.min(self.size);
-        let fits = used + amount <= self.size;
-        let used = if fits { used + amount } else { used };
-        match self.used.get_mut(tenant) {
-            Some(known) => *known = (used, now),
-            None => drop(self.used.insert(tenant.to_owned(), (used, now))),
+    /// Waits for `units`, at most the namespace's share.
+    pub async fn acquire(&self, namespace: &str, units: u32) -> Share {
+        let units = units.min(self.share);
+        let own = self.of_namespace(namespace);
+        let of_namespace = acquire(own, units).await;
+        let of_all = acquire(Arc::clone(&self.all), units).await;
+        Share {
+            of_all,
+            of_namespace,
         }
-        fits
     }
 
-    fn used_at(&self, tenant: &str, now: Instant) -> f64 {
-        self.used.get(tenant).map_or(0.0, |(used, at)| {
-            let refilled = now.duration_since(*at).as_secs_f64() * self.per_second;
-            (used - refilled).max(0.0)
-        })
-    }
-
-    /// Forgets budgets that are full again, at most once a second.
-    fn sweep(&mut self, now: Instant) {
-        let is_due = self
-            .swept
-            .is_none_or(|at| now.duration_since(at).as_secs() >= 1);
-        if is_due {
-            self.swept = Some(now);
-            let per_second = self.per_second;
-            self.used
-                .retain(|_, (used, at)| *used > now.duration_since(*at).as_secs_f64() * per_second);
+    fn of_namespace(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut known = self
+            .by_namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = known.get(namespace).and_then(Weak::upgrade) {
+            return own;
         }
+        known.retain(|_, own| own.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(self.share as usize));
+        known.insert(namespace.to_owned(), Arc::downgrade(&own));
+        own
+    }
+}
+
+async fn acquire(of: Arc<Semaphore>, units: u32) -> OwnedSemaphorePermit {
+    match of.acquire_many_owned(units).await {
+        Ok(permit) => permit,
+        // Only a closed semaphore fails, and none is closed.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -66,33 +82,42 @@ impl Shares {
 mod tests {
     use std::time::Duration;
 
-    use tokio::time::advance;
+    use tokio::time::timeout;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_tenant_has_a_budget_that_refills() {
-        let mut shares = Shares::new(2.0, 0.5);
-        assert!(shares.take("a", 1.0) && shares.take("a", 1.0));
-        assert!(!shares.take("a", 1.0), "it is used up");
+    async fn a_namespace_that_takes_all_it_can_leaves_room_for_others() {
+        let shares = Arc::new(Shares::new(10, 4));
+        let held = [
+            shares.acquire("greedy", 2).await,
+            shares.acquire("greedy", 2).await,
+        ];
+        let waits = |namespace, units| {
+            let shares = Arc::clone(&shares);
+            async move {
+                let wait = timeout(Duration::from_secs(1), shares.acquire(namespace, units));
+                wait.await.is_err()
+            }
+        };
+        assert!(waits("greedy", 1).await);
+        assert!(!waits("other", 4).await);
         assert!(
-            shares.take("b", 5.0),
-            "a whole budget is enough for anything"
+            !waits("other", 1_000).await,
+            "more than its share is its share"
         );
-        assert!(!shares.take("b", 0.1));
-        advance(Duration::from_secs(2)).await;
-        assert!(shares.take("a", 1.0));
-        assert!(!shares.take("a", 0.5));
+        drop(held);
+        assert!(!waits("greedy", 4).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tenants_whose_budget_is_full_take_up_no_memory() {
-        let mut shares = Shares::new(10.0, 1.0);
-        for tenant in 0..10_000 {
-            assert!(shares.take(&tenant.to_string(), 1.0));
-        }
-        advance(Duration::from_secs(2)).await;
-        assert!(shares.take("another", 1.0));
-        assert_eq!(shares.used.len(), 1);
+    async fn all_namespaces_together_get_the_total() {
+        let shares = Shares::new(5, 4);
+        let first = shares.acquire("a", 4).await;
+        let second = timeout(Duration::from_secs(1), shares.acquire("b", 4));
+        assert!(second.await.is_err());
+        drop(first);
+        shares.acquire("b", 4).await;
+        assert_eq!(shares.by_namespace.lock().unwrap().len(), 1);
     }
 }

@@ -297,7 +297,7 @@ async fn malformed_requests_are_rejected() {
             &"x".repeat(70_000),
             "secrets too large: 70000 bytes (limit 65536)",
         ),
-        ("{}", "null", "has no parameter objects"),
+        ("{}", "null", "the request has no SecretProviderClass"),
     ] {
         let error = mount(&node, attributes.to_owned(), secrets)
             .await

@@ -7,7 +7,7 @@ use super::rules::{check_files, check_names, encoding, secret_name, version_rule
 use super::types::{
     Content, Encoding, Extract, MAX_EXTRACTS, MAX_OBJECTS, MAX_OBJECTS_BYTES, Object,
 };
-use super::yaml::{self, RawExtract, RawObject, Text};
+use super::yaml::{self, RawExtract, RawObject, Text, UnknownFields};
 use crate::class::file_names;
 use crate::class::jmespath::JmesPath;
 use crate::class::suggestion::unknown_field;
@@ -53,18 +53,19 @@ impl Objects {
                 ..Problem::default()
             }]
         })?;
-        if raw.is_empty() {
+        if raw.count == 0 {
             return Err(whole(
                 0,
                 "the list is empty: name at least one secret as `- objectName: …`".into(),
             ));
         }
-        if raw.len() > MAX_OBJECTS {
+        if raw.count > MAX_OBJECTS {
             return Err(whole(
                 0,
-                format!("too many objects: {} (limit {MAX_OBJECTS})", raw.len()),
+                format!("too many objects: {} (limit {MAX_OBJECTS})", raw.count),
             ));
         }
+        let raw = raw.items;
         let mut problems = Problems::default();
         let mut objects = Vec::with_capacity(raw.len());
         for (index, raw) in raw.iter().enumerate() {
@@ -107,12 +108,13 @@ impl<'a> Check<'a> {
     }
 
     /// Adds a problem for each unknown field. `prefix` is the field that contains them.
-    fn unknown_fields(&mut self, prefix: &str, unknown: &[(String, u64)], known: &[&str]) {
-        for (field, line) in unknown {
+    fn unknown_fields(&mut self, prefix: &str, unknown: &UnknownFields, known: &[&str]) {
+        for (field, line) in &unknown.kept {
             let name = format!("{prefix}{field}");
             self.problems
                 .add(*line, &self.label, &name, || unknown_field(field, known));
         }
+        self.problems.drop_more(unknown.dropped);
     }
 
     /// Applies `rule` to a field that is set; an error becomes a problem.
@@ -156,18 +158,19 @@ impl<'a> Check<'a> {
         let extracts: Vec<Extract> = raw
             .extracts
             .iter()
-            .flatten()
+            .flat_map(|extracts| &extracts.items)
             .filter_map(|item| self.extract(item))
             .collect();
-        if raw.extracts.as_ref().is_some_and(Vec::is_empty) {
+        let count = raw.extracts.as_ref().map(|extracts| extracts.count);
+        if count == Some(0) {
             self.fault(
                 self.line,
                 "jmesPath",
                 "the list is empty: remove it or add an item",
             );
         }
-        if extracts.len() > MAX_EXTRACTS {
-            let reason = format!("too many items: {} (limit {MAX_EXTRACTS})", extracts.len());
+        if let Some(count) = count.filter(|count| *count > MAX_EXTRACTS) {
+            let reason = format!("too many items: {count} (limit {MAX_EXTRACTS})");
             self.fault(self.line, "jmesPath", reason);
         }
         let all_keys = raw.all_keys.unwrap_or(false);

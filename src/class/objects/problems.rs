@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Maximum number of problems that are kept. Nobody reads more, and each is as long as its texts.
-const MAX_PROBLEMS: usize = 20;
+pub(super) const MAX_PROBLEMS: usize = 20;
 /// Maximum length of a name in a problem, in characters.
 const MAX_NAME: usize = 64;
 /// Maximum length of a reason, in characters.
@@ -76,6 +76,11 @@ impl Problems {
             reason: shortened(&reason(), MAX_REASON),
             left_out: 0,
         });
+    }
+
+    /// Counts problems that were not kept.
+    pub(super) fn drop_more(&mut self, count: usize) {
+        self.dropped += count;
     }
 
     /// The problems in the order of their lines. The last one says how many were not kept.

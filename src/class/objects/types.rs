@@ -1,7 +1,5 @@
 //! Checked objects.
 
-use std::fmt;
-
 use crate::class::jmespath::JmesPath;
 use crate::cloud::VersionSelector;
 
@@ -24,24 +22,14 @@ pub enum Encoding {
 }
 
 /// One `jmesPath` item: a part of a JSON secret as a separate file.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Extract {
-    /// The compiled expression.
+    /// The expression.
     pub expression: JmesPath,
     /// File that receives the result.
     pub path: String,
     /// Mode of that file, if it differs from the object's.
     pub mode: Option<u32>,
-}
-
-impl fmt::Debug for Extract {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Extract")
-            .field("expression", &self.expression.as_str())
-            .field("path", &self.path)
-            .field("mode", &self.mode)
-            .finish()
-    }
 }
 
 /// The files that an object becomes.
@@ -78,4 +66,11 @@ pub struct Object {
     pub encoding: Encoding,
     /// Whether a secret or value that does not exist is left out instead of failing the mount.
     pub optional: bool,
+}
+
+impl Object {
+    /// Whether JMESPath expressions select files of it.
+    pub fn has_expressions(&self) -> bool {
+        matches!(&self.content, Content::Whole { extracts, .. } if !extracts.is_empty())
+    }
 }

@@ -193,6 +193,32 @@ impl Authorizer {
         ))
     }
 
+    /// Checks what does not depend on the list of objects, so that no list is parsed of a pod without a class or a
+    /// ServiceAccount.
+    ///
+    /// # Errors
+    /// As [`Authorizer::authorize`], which checks it again.
+    pub async fn admit(&self, request: &Request, max_age: Duration) -> Result<(), MountError> {
+        let Some((classes, accounts)) = &self.kube else {
+            return Ok(());
+        };
+        check_overrides(classes, request).await?;
+        if self.mode != AllowListMode::Off {
+            let pod = &request.pod;
+            check_account(request)?;
+            accounts
+                .list(
+                    &pod.namespace,
+                    &pod.service_account,
+                    max_age,
+                    request.deadline,
+                )
+                .await
+                .map_err(from_kube)?;
+        }
+        Ok(())
+    }
+
     async fn check_list(
         &self,
         accounts: &ServiceAccounts,
@@ -201,12 +227,7 @@ impl Authorizer {
         mut max_age: Duration,
     ) -> Result<(), MountError> {
         let pod = &request.pod;
-        if pod.service_account.is_empty() || pod.namespace.is_empty() {
-            return Err(MountError::new(
-                Reason::Invalid,
-                "the request has no ServiceAccount: the CSIDriver object must set podInfoOnMount",
-            ));
-        }
+        check_account(request)?;
         let secrets: Vec<_> = objects.list.iter().map(|o| o.name.as_str()).collect();
         loop {
             let (list, age) = accounts
@@ -273,6 +294,16 @@ impl Authorizer {
             ),
         ))
     }
+}
+
+fn check_account(request: &Request) -> Result<(), MountError> {
+    if request.pod.service_account.is_empty() || request.pod.namespace.is_empty() {
+        return Err(MountError::new(
+            Reason::Invalid,
+            "the request has no ServiceAccount: the CSIDriver object must set podInfoOnMount",
+        ));
+    }
+    Ok(())
 }
 
 /// Rejects protected parameters that differ from the SecretProviderClass: the driver copies a pod's

@@ -1,18 +1,15 @@
-//! Limits what large Mounts hold in memory at once. A Mount is large if its values or files have more than
-//! 16 KiB; the others are not delayed.
+//! Limits what large Mounts hold in memory at once, and what they take of the threads. A Mount is large if its
+//! values have more than 16 KiB, with expressions less; the others are not delayed.
 //!
 //! A response is in memory twice until the driver has read it: as files, and encoded. Forty pods of a class with
 //! 4 MB of files that start at once would need more than the container's limit.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
@@ -23,9 +20,12 @@ use super::response::response;
 use super::select::select;
 use crate::class::objects::Content;
 use crate::proto::MountResponse;
+use crate::util::shares::{Share, Shares};
 
 /// Mounts up to this size are not counted, in bytes.
 const SMALL: usize = 16 * 1024;
+/// An expression takes the time of this many files.
+const EXPRESSION: usize = 16;
 /// Largest response, in bytes: what one Mount may need.
 const LARGEST: u32 = 4 * 1024 * 1024;
 /// Bytes of all large responses, from before they are built until the driver has read them.
@@ -36,28 +36,22 @@ const TOO_MANY: &str = "too many large volumes are being mounted on this node at
 /// The room that a large response takes up until it is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _share: Arc<Share>,
 }
 
 /// The large Mounts of this node.
-pub(super) struct LargeMounts {
-    room: Arc<Semaphore>,
-    /// One large Mount of each namespace is worked on at a time, so that the others' need not queue behind all
-    /// of them.
-    turns: Mutex<HashMap<String, Weak<Semaphore>>>,
-}
+#[derive(Debug)]
+pub(super) struct LargeMounts(Shares);
 
 impl Default for LargeMounts {
     fn default() -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(BUDGET as usize)),
-            turns: Mutex::default(),
-        }
+        // A namespace can have one of the largest in flight.
+        Self(Shares::new(BUDGET, LARGEST))
     }
 }
 
 impl LargeMounts {
-    /// Steps 6 and 7. Waits for its turn if the Mount is large, and then works on a thread where that delays
+    /// Steps 6 and 7. Waits for room if the Mount is large, and then works on a thread where that delays
     /// nothing else.
     ///
     /// # Errors
@@ -73,40 +67,23 @@ impl LargeMounts {
             let built = response(&fetched, select(&fetched)?, default_mode)?;
             return Ok((built, fetched, None));
         }
-        let too_many = || MountError::new(Reason::Internal, TOO_MANY);
-        let turn = self.turn(namespace);
-        let waited = async {
-            let turn = turn.acquire_owned().await;
-            let room = Arc::clone(&self.room).acquire_many_owned(LARGEST).await;
-            // Neither semaphore is ever closed.
-            turn.ok().zip(room.ok())
-        };
-        let admitted = timeout_at(deadline, waited).await.ok().flatten();
-        let (turn, mut room) = admitted.ok_or_else(too_many)?;
+        let room = timeout_at(deadline, self.0.acquire(namespace, LARGEST)).await;
+        let mut room = room.map_err(|_| MountError::new(Reason::Internal, TOO_MANY))?;
         let work = spawn_blocking(move || {
             let built = response(&fetched, select(&fetched)?, default_mode)?;
-            drop(turn);
-            // Give back what the response does not need.
-            let needed = built.encoded_len().min(LARGEST as usize);
-            drop(room.split(LARGEST as usize - needed));
-            let permit = Arc::new(room);
-            Ok((built, fetched, Some(Room { _permit: permit })))
+            room.shrink(built.encoded_len());
+            Ok((
+                built,
+                fetched,
+                Some(Room {
+                    _share: Arc::new(room),
+                }),
+            ))
         });
         match work.await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-    }
-
-    fn turn(&self, namespace: &str) -> Arc<Semaphore> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.get(namespace).and_then(Weak::upgrade);
-        known.unwrap_or_else(|| {
-            let new = Arc::new(Semaphore::new(1));
-            turns.insert(namespace.to_owned(), Arc::downgrade(&new));
-            new
-        })
     }
 }
 
@@ -116,7 +93,7 @@ fn size(fetched: &[FetchedObject]) -> usize {
         let version = item.version.as_ref();
         let value = version.map_or(0, |version| version.value.bytes().len());
         let files = match &item.object.content {
-            Content::Whole { extracts, .. } => 1 + extracts.len(),
+            Content::Whole { extracts, .. } => 1 + extracts.len() * EXPRESSION,
             Content::AllKeys { .. } => 2,
         };
         value.saturating_mul(files)
@@ -146,10 +123,4 @@ pub fn hold_room(response: Response<Body>) -> Response<Body> {
         })
     });
     Response::from_parts(parts, Body::new(body))
-}
-
-impl fmt::Debug for LargeMounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LargeMounts")
-    }
 }

@@ -103,11 +103,11 @@ impl Pipeline {
         let mounted = self.volumes.get(&id);
         let parameters = &request.parameters;
 
-        let objects = self
-            .objects
-            .get(&request.class, parameters.objects.as_deref())?;
-
         let max_age = freshness::authorization(mounted.as_deref(), self.interval);
+        self.authorizer.admit(request, max_age).await?;
+
+        let (objects, _share) = self.objects.get(request).await?;
+
         let authorized = self.authorizer.authorize(request, objects, max_age).await?;
 
         let settings = self.volumes.settings(parameters);

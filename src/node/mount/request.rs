@@ -12,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use zeroize::Zeroizing;
 
 use super::error::{MountError, Reason};
+use crate::class::objects::MAX_OBJECTS_BYTES;
 use crate::class::parameters::{
     PARAMETERS, PROTECTED, Parameters, UNSUPPORTED_IDENTITY, asks_for_identity,
 };
@@ -97,6 +98,15 @@ impl Request {
                     "SecretProviderClass {class:?}: unknown parameter {name:?}; did you mean {near}?"
                 )));
             }
+        }
+        if let Some(objects) = &attributes.parameters.objects
+            && objects.len() > MAX_OBJECTS_BYTES
+        {
+            return Err(invalid(format!(
+                "SecretProviderClass {:?}: objects: list too large: {} bytes (limit {MAX_OBJECTS_BYTES})",
+                attributes.class,
+                objects.len()
+            )));
         }
         if let Some(name) = attributes.identity {
             return Err(invalid(format!(

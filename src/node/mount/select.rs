@@ -8,7 +8,7 @@ use super::error::{MountError, ObjectError, Reason};
 use super::fetch::FetchedObject;
 use super::json_numbers::NumberLiterals;
 use crate::class::file_names;
-use crate::class::jmespath;
+use crate::class::jmespath::EvaluationSteps;
 use crate::class::objects::{Content, Encoding, Object};
 use crate::cloud::SecretValue;
 use crate::util::secret_bytes::SecretBytes;
@@ -21,15 +21,21 @@ const FILE_OVERHEAD: usize = 64;
 /// Some editors write it at the beginning of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The room that is left in a volume, in bytes.
+/// The room that is left in a volume, in bytes, and the steps that are left to its expressions.
 ///
 /// Each selected file uses up some of it, so that a list of files is rejected before it exhausts the memory.
 #[derive(Clone, Copy, Debug)]
-pub struct VolumeRoom(usize);
+pub struct VolumeRoom {
+    bytes: usize,
+    steps: EvaluationSteps,
+}
 
 impl Default for VolumeRoom {
     fn default() -> Self {
-        Self(MAX_RESPONSE)
+        Self {
+            bytes: MAX_RESPONSE,
+            steps: EvaluationSteps::default(),
+        }
     }
 }
 
@@ -40,8 +46,8 @@ impl VolumeRoom {
     /// If it does not fit.
     fn reserve(&mut self, file: &SelectedFile) -> Result<(), String> {
         let size = file.contents.len() + 2 * file.path.len() + FILE_OVERHEAD;
-        let left = self.0.checked_sub(size);
-        self.0 = left.unwrap_or(0);
+        let left = self.bytes.checked_sub(size);
+        self.bytes = left.unwrap_or(0);
         left.map(drop).ok_or_else(|| {
             format!(
                 "files too large for one volume: the driver accepts at most {MAX_RESPONSE} bytes; use \
@@ -51,7 +57,7 @@ impl VolumeRoom {
     }
 
     fn is_used_up(self) -> bool {
-        self.0 == 0
+        self.bytes == 0
     }
 }
 
@@ -161,7 +167,7 @@ pub fn select_object(
             let json = SecretJson::parse(value).map_err(|m| failure("jmesPath", m))?;
             for extract in extracts {
                 let expression = extract.expression.as_str();
-                let result = extract.expression.search(&json.value.0, json.size);
+                let result = extract.expression.search(&json.value.0, &mut room.steps);
                 let result = result.map(ZeroizedJson).map_err(|why| {
                     failure(
                         "jmesPath",
@@ -292,8 +298,6 @@ fn decode(encoding: Encoding, value: &SecretValue) -> Result<SecretBytes, String
 /// The parsed JSON of a secret.
 struct SecretJson {
     value: ZeroizedJson,
-    /// Its approximate size in memory, in bytes.
-    size: usize,
     literals: NumberLiterals,
 }
 
@@ -315,7 +319,6 @@ impl SecretJson {
                     ),
                 })?;
         Ok(Self {
-            size: jmespath::size_of(&value.0),
             literals: NumberLiterals::of(text),
             value,
         })

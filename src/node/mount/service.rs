@@ -93,6 +93,8 @@ impl ServiceShared {
     ) -> Result<Response<MountResponse>, MountError> {
         let started = Instant::now();
         let request = Request::parse(message.get_ref(), message.metadata());
+        // It is larger than what is kept of it, and a Mount may wait for the cloud.
+        drop(message);
         let span = match &request {
             Ok(r) => {
                 info_span!("mount", pod = %format_args!("{}/{}", r.pod.namespace, r.pod.name), class = r.class)
