@@ -15,7 +15,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing::{info, warn};
 
 use crate::cache::{SecretCache, SnapshotFile};
@@ -33,7 +33,7 @@ use crate::node::mount::large::hold_room;
 use crate::node::mount::kubelet_root::KubeletRoot;
 use crate::node::mount::service::MountService;
 use crate::node::readiness::{Latch, Readiness};
-use crate::node::socket;
+use crate::node::socket::{self, BodyGate};
 use crate::node::volumes::Volumes;
 use crate::policy::PolicyWatch;
 use crate::proto::csi_driver_provider_server::CsiDriverProviderServer;
@@ -47,6 +47,13 @@ const DRAIN: Duration = Duration::from_secs(20);
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 /// Largest gRPC message. The steps of a Mount have lower limits with better errors.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// Largest headers of a gRPC request, in bytes.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Requests of one connection in progress; the driver has one for each volume that it mounts.
+const MAX_STREAMS: u32 = 128;
+/// How much of a body may arrive before it is read, in bytes. A connection has room for this much of each of its
+/// requests, so that those that wait for their turn do not stop the one that is read.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// The configuration of the process.
 #[derive(Clone, Debug)]
@@ -424,11 +431,18 @@ fn serve_sockets(
     if sockets.is_empty() {
         bail!("no provider name is set")
     }
+    let gate = BodyGate::default();
     for listener in listeners {
+        let gate = gate.clone();
         let service = CsiDriverProviderServer::new(service.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let server = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
+            .http2_max_header_list_size(MAX_HEADERS)
+            .layer(MapRequestLayer::new(move |request| gate.guard(request)))
             .layer(MapResponseLayer::new(hold_room))
             .add_service(service)
             .serve_with_incoming_shutdown(listener.incoming(), stop.clone().cancelled_owned());

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,18 +16,23 @@ use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
 mod authority;
+mod body_gate;
 mod client;
 use authority::AuthorityAdapter;
+pub use body_gate::BodyGate;
 pub use client::{channel, client};
 
 /// Longest path of a Unix socket on Linux, without the final NUL.
 const MAX_PATH: usize = 107;
 /// Connections that may wait to be accepted; a driver opens one.
 const BACKLOG: i32 = 128;
+/// Connections that are open at once; further ones wait. Only root can open any.
+const MAX_CONNECTIONS: usize = 128;
 /// The wait after a failed accept, for example because no file descriptor was free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -135,10 +141,18 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 impl BoundSocket {
     /// The accepted connections. A failed accept does not end the stream.
     pub fn incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
-        stream::unfold(self, |bound| async {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        stream::unfold((self, permits), |(bound, permits)| async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok();
             loop {
                 match bound.listener.accept().await {
-                    Ok((stream, _)) => return Some((Ok(Connection::new(stream)), bound)),
+                    Ok((stream, _)) => {
+                        let connection = Connection {
+                            _permit: permit,
+                            ..Connection::new(stream)
+                        };
+                        return Some((Ok(connection), (bound, permits)));
+                    }
                     Err(error) => {
                         warn!(%error, "could not accept a connection");
                         tokio::time::sleep(ACCEPT_RETRY).await;
@@ -166,6 +180,7 @@ impl Drop for BoundSocket {
 pub struct Connection<S = UnixStream> {
     stream: S,
     adapter: AuthorityAdapter,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Connection<S> {
@@ -174,6 +189,7 @@ impl<S> Connection<S> {
         Self {
             stream,
             adapter: AuthorityAdapter::new(),
+            _permit: None,
         }
     }
 }
