@@ -66,7 +66,7 @@ const PARTS: [(&str, &[&str]); 36] = [
         ],
     ),
     ("cloud", &["telemetry", "util"]),
-    ("kube", &["util"]),
+    ("kube", &["class", "util"]),
     // What a SecretProviderClass says.
     ("class", &["cloud", "util"]),
     // What the operator allows.

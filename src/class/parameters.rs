@@ -1,7 +1,12 @@
 //! The parameters of a SecretProviderClass.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA256, digest};
 
 use crate::util::poll_interval::RotationPollInterval;
 
@@ -57,6 +62,34 @@ pub fn asks_for_identity(name: &str, value: &str) -> bool {
 pub const UNSUPPORTED_IDENTITY: &str = "asks for an identity that this release does not support: remove it, and \
      choose the identity with credentials or nodePublishSecretRef";
 
+/// SHA-256 of the parameter `objects`: tells whether it changed where the list itself is not needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectsHash([u8; 32]);
+
+impl ObjectsHash {
+    /// The hash of a list.
+    pub fn of(objects: &str) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, objects.as_bytes()).as_ref());
+        Self(hash)
+    }
+}
+
+impl fmt::Display for ObjectsHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for ObjectsHash {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let decoded = HEXLOWER.decode(text.as_bytes()).map_err(drop)?;
+        decoded.try_into().map(Self).map_err(drop)
+    }
+}
+
 /// The parameters of a SecretProviderClass, overlaid by the pod's volumeAttributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parameters {
@@ -77,9 +110,14 @@ impl Parameters {
         let objects = attributes.get("objects").or_else(|| class.get("objects"));
         Self {
             objects: objects.cloned(),
-            protected: PROTECTED.map(|name| class.get(name).cloned()),
+            protected: Self::protected_of(class),
             unknown: Vec::new(),
         }
+    }
+
+    /// The values of [`PROTECTED`] in a class.
+    pub fn protected_of(class: &BTreeMap<String, String>) -> [Option<String>; PROTECTED.len()] {
+        PROTECTED.map(|name| class.get(name).cloned())
     }
 
     /// The value of a protected parameter; an empty one counts as not set.

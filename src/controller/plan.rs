@@ -25,6 +25,10 @@ const MAX_SECRETS_PER_NAMESPACE: usize = 1000;
 const PARSED_AT_ONCE: f64 = 1024.0 * 1024.0;
 const PARSED_PER_SECOND: f64 = 32.0 * 1024.0;
 
+/// Why a class is not planned whose list was not kept.
+const TOO_LARGE: &str = "its list of objects, or those of its namespace together, are too large to be followed: \
+                         use fewer or smaller SecretProviderClasses";
+
 /// A secret. One poll resolves its `latest` and its stages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SecretId {
@@ -295,6 +299,9 @@ fn parse(class: &SecretProviderClass, resolver: &Resolver) -> Result<Option<Clas
         name: &name,
         parameters: &parameters,
     };
+    if class.spec.objects_are_missing() {
+        return Err(TOO_LARGE.to_owned());
+    }
     let Some(objects) = &parameters.objects else {
         return Err("it has no parameter objects: set it to a YAML list of secrets".to_owned());
     };

@@ -13,7 +13,9 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::service_accounts::{ANNOTATION, AllowList, AllowListMode};
+use super::client::KubeError;
+use super::service_accounts::{ANNOTATION, AllowList, AllowListMode, trim};
+use super::trimmed::{Shape, trimmed};
 
 /// Page size of lists: an annotation may have 256 KiB, and a page is in memory as a whole.
 const PAGE_SIZE: u32 = 32;
@@ -101,12 +103,16 @@ impl AllowLists {
             if mode == AllowListMode::Off {
                 std::future::pending::<()>().await;
             }
+            let client = trimmed(&client, Shape::Objects, Arc::new(trim));
             let api: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client);
             let config = watcher::Config::default().page_size(PAGE_SIZE);
             let mut fresh = Namespaces::default();
             watcher(api, config)
                 .default_backoff()
-                .inspect_err(|error| warn!(%error, "watch of ServiceAccounts failed; retrying"))
+                .inspect_err(|error| {
+                    let error = KubeError::of_watch("serviceaccounts", "ServiceAccounts", error);
+                    warn!(%error, "watch of ServiceAccounts failed; retrying");
+                })
                 .for_each(|event| {
                     let mut known = namespaces.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {

@@ -9,6 +9,7 @@ pub mod pod_statuses;
 pub mod pods;
 pub mod revisions;
 pub mod service_accounts;
+mod trimmed;
 
 pub use allow_lists::AllowLists;
 pub use classes::{Classes, SecretProviderClass, SecretProviderClassSpec};

@@ -14,16 +14,20 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, CustomResource, Resource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::client::KubeError;
+use super::trimmed::{ObjectWriter, Shape, begin, pick, trimmed};
 use crate::util::json::null_as_default;
 
 /// Label with the name of the node. Source: driver v1.6.0, `apis/v1/types.go`.
 const NODE_LABEL: &str = "internal.secrets-store.csi.k8s.io/node-name";
 /// Page size of lists.
 const PAGE_SIZE: u32 = 500;
+/// Longest name of a class, as JSON in bytes. Kubernetes allows 253 characters.
+const MAX_NAME: usize = 300;
 
 /// Names the driver's resource, whose objects have no `spec`; they are read as [`PodStatus`].
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -75,27 +79,78 @@ struct Counts {
     pods: HashMap<(u32, u32), u32>,
 }
 
-/// Maps names to numbers. Entries are never removed, because classes and nodes are few.
-struct Interned<T>(HashMap<T, u32>);
+/// Maps names to numbers, as long as they are used.
+struct Interned<T> {
+    numbers: HashMap<Arc<T>, u32>,
+    /// The name of each number and how often it is used.
+    names: Vec<Option<(Arc<T>, u32)>>,
+    /// Numbers without a name.
+    free: Vec<u32>,
+}
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self {
+            numbers: HashMap::new(),
+            names: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
 impl<T: std::hash::Hash + Eq> Interned<T> {
-    fn number(&mut self, name: T) -> u32 {
-        let next = self.0.len() as u32;
-        *self.0.entry(name).or_insert(next)
+    /// The number of a name, which is used once more.
+    fn acquire(&mut self, name: T) -> u32 {
+        if let Some(&number) = self.numbers.get(&name) {
+            if let Some(Some((_, uses))) = self.names.get_mut(number as usize) {
+                *uses += 1;
+            }
+            return number;
+        }
+        let name = Arc::new(name);
+        let entry = Some((Arc::clone(&name), 1));
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.names[number as usize] = entry;
+                number
+            }
+            None => {
+                self.names.push(entry);
+                self.names.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// Undoes one [`Interned::acquire`].
+    fn release(&mut self, number: u32) {
+        let Some(entry) = self.names.get_mut(number as usize) else {
+            return;
+        };
+        if let Some((name, uses)) = entry {
+            *uses -= 1;
+            if *uses == 0 {
+                self.numbers.remove(name);
+                *entry = None;
+                self.free.push(number);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&T, u32)> {
+        self.numbers.iter().map(|(name, number)| (&**name, *number))
     }
 }
 
 impl Counts {
     fn remove(&mut self, id: u64) {
-        if let Some(place) = self.places.remove(&id)
-            && let Some(count) = self.pods.get_mut(&place)
-        {
+        let Some(place) = self.places.remove(&id) else {
+            return;
+        };
+        self.classes.release(place.0);
+        self.nodes.release(place.1);
+        if let Some(count) = self.pods.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
                 self.pods.remove(&place);
@@ -110,12 +165,27 @@ impl Counts {
         let class = (namespace, status.status.secret_provider_class_name.clone());
         let node = status.labels().get(NODE_LABEL).cloned();
         let place = (
-            self.classes.number(class),
-            self.nodes.number(node.unwrap_or_default()),
+            self.classes.acquire(class),
+            self.nodes.acquire(node.unwrap_or_default()),
         );
         self.places.insert(id, place);
         *self.pods.entry(place).or_default() += 1;
     }
+}
+
+/// Keeps of a PodStatus what is counted.
+fn trim(json: &str) -> String {
+    let [version, kind, metadata, status] =
+        pick(json, ["apiVersion", "kind", "metadata", "status"]);
+    let [class] = pick(
+        status.map_or("", RawValue::get),
+        ["secretProviderClassName"],
+    );
+    let class = class.filter(|class| class.get().len() <= MAX_NAME);
+    let status = ObjectWriter::default().raw("secretProviderClassName", class);
+    begin([version, kind], metadata, Some(NODE_LABEL), None)
+        .json("status", &status.end())
+        .end()
 }
 
 fn id(hasher: &RandomState, status: &PodStatus) -> u64 {
@@ -142,7 +212,7 @@ impl MountCounts {
             ready,
         };
         let hasher = RandomState::new();
-        let api: Api<PodStatus> = Api::all(client);
+        let api: Api<PodStatus> = Api::all(trimmed(&client, Shape::Objects, Arc::new(trim)));
         let config = watcher::Config::default().page_size(PAGE_SIZE);
         let mut fresh = Counts::default();
         let task = watcher(api, config)
@@ -192,9 +262,9 @@ impl MountCounts {
             users.pods += pods;
             users.nodes += 1;
         }
-        let classes = counts.classes.0.iter();
+        let classes = counts.classes.iter();
         classes
-            .filter_map(|(name, number)| Some((name.clone(), *by_number.get(number)?)))
+            .filter_map(|(name, number)| Some((name.clone(), *by_number.get(&number)?)))
             .collect()
     }
 
@@ -206,5 +276,42 @@ impl MountCounts {
 impl fmt::Debug for MountCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MountCounts")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_forgotten_with_their_last_use() {
+        let (mut counts, hasher) = (Counts::default(), RandomState::new());
+        let status = |name: usize, class: usize| -> PodStatus {
+            let json = json!({
+                "metadata": {"namespace": "a", "name": name.to_string(), "labels": {NODE_LABEL: "n", "x": "y"}},
+                "status": {"secretProviderClassName": class.to_string(), "objects": [{"id": "x"}]},
+            });
+            let trimmed = trim(&json.to_string());
+            assert!(
+                !trimmed.contains("objects") && !trimmed.contains("\"x\""),
+                "{trimmed}"
+            );
+            serde_json::from_str(&trimmed).unwrap()
+        };
+        for round in 0..1_000 {
+            for name in 0..3 {
+                counts.put(&hasher, &status(name, round));
+            }
+            assert_eq!(counts.classes.numbers.len(), 1);
+            assert_eq!(*counts.pods.values().next().unwrap(), 3);
+        }
+        assert!(counts.classes.names.len() <= 3);
+        for name in 0..3 {
+            counts.remove(id(&hasher, &status(name, 0)));
+        }
+        assert!(counts.classes.numbers.is_empty() && counts.nodes.numbers.is_empty());
+        assert!(counts.pods.is_empty() && counts.places.is_empty());
     }
 }

@@ -11,17 +11,28 @@ use k8s_openapi::api::core::v1::{self as core, ContainerStatus};
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::client::KubeError;
 use super::events::EventTarget;
+use super::trimmed::{ObjectWriter, Shape, begin, for_each, pick, text, trimmed};
+use crate::util::namespace_sizes::NamespaceSizes;
 
 /// How long a pod that vanished is remembered.
 const VANISHED_REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Name of the Secrets Store CSI Driver.
 const DRIVER: &str = "secrets-store.csi.k8s.io";
+/// Most volumes of the driver that are kept of a pod, and their largest `volumeAttributes`, as JSON in bytes. Further
+/// and larger ones are left to kubelet.
+const MAX_VOLUMES: usize = 64;
+const MAX_ATTRIBUTES: usize = 32 * 1024;
+/// Most bytes of attributes that are kept of all pods. If there are more, the namespace with the most loses its own.
+const MAX_KEPT: usize = 4 * 1024 * 1024;
+/// Longest name of a volume, as JSON in bytes. Kubernetes allows 63 characters.
+const MAX_NAME: usize = 80;
 
 /// The pod that a volume belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +78,61 @@ pub struct LivePod {
     pub volumes: BTreeMap<String, CsiVolume>,
 }
 
+/// A pod and its namespace.
+struct KnownPod {
+    namespace: String,
+    live: LivePod,
+}
+
+impl KnownPod {
+    fn size(&self) -> usize {
+        let volumes = self.live.volumes.values();
+        let attributes = volumes.flat_map(|volume| &volume.attributes);
+        attributes.map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
+#[derive(Default)]
+struct KnownPods {
+    by_uid: HashMap<String, KnownPod>,
+    /// Bytes of attributes.
+    sizes: NamespaceSizes,
+}
+
+impl KnownPods {
+    fn put(&mut self, uid: String, mut pod: KnownPod) {
+        self.remove(&uid);
+        self.sizes.add(&pod.namespace, pod.size());
+        while self.sizes.total() > MAX_KEPT {
+            let Some(largest) = self.sizes.largest().map(str::to_owned) else {
+                break;
+            };
+            let evicted = if largest == pod.namespace {
+                &mut pod
+            } else {
+                let mut pods = self.by_uid.values_mut();
+                let of_largest = |pod: &&mut KnownPod| pod.namespace == largest && pod.size() > 0;
+                let Some(evicted) = pods.find(of_largest) else {
+                    break;
+                };
+                evicted
+            };
+            self.sizes.subtract(&largest, evicted.size());
+            evicted.live.volumes.clear();
+        }
+        self.by_uid.insert(uid, pod);
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<LivePod> {
+        let pod = self.by_uid.remove(uid)?;
+        self.sizes.subtract(&pod.namespace, pod.size());
+        Some(pod.live)
+    }
+}
+
 #[derive(Default)]
 struct PodStates {
-    by_uid: HashMap<String, LivePod>,
+    known: KnownPods,
     vanished: HashMap<String, Instant>,
 }
 
@@ -78,21 +141,21 @@ impl PodStates {
         let now = Instant::now();
         self.vanished
             .retain(|_, at| now.duration_since(*at) < VANISHED_REMEMBERED_FOR);
-        if self.by_uid.remove(uid).is_some_and(|pod| pod.runs) {
+        if self.known.remove(uid).is_some_and(|pod| pod.runs) {
             self.vanished.insert(uid.to_owned(), now);
         }
     }
 
     /// Replaces all pods by those of a list; the others have vanished.
-    fn replace(&mut self, fresh: HashMap<String, LivePod>) {
-        let gone: Vec<String> = (self.by_uid.keys())
-            .filter(|uid| !fresh.contains_key(*uid))
+    fn replace(&mut self, fresh: KnownPods) {
+        let gone: Vec<String> = (self.known.by_uid.keys())
+            .filter(|uid| !fresh.by_uid.contains_key(*uid))
             .cloned()
             .collect();
         for uid in gone {
             self.remove(&uid);
         }
-        self.by_uid = fresh;
+        self.known = fresh;
     }
 }
 
@@ -115,9 +178,9 @@ impl Pods {
             ready,
             changes,
         };
-        let api: Api<core::Pod> = Api::all(client);
+        let api: Api<core::Pod> = Api::all(trimmed(&client, Shape::Objects, Arc::new(trim)));
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        let mut fresh = HashMap::new();
+        let mut fresh = KnownPods::default();
         let task = watcher(api, config)
             .default_backoff()
             .inspect_err(|error| {
@@ -128,13 +191,13 @@ impl Pods {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
                     Err(_) => {}
-                    Ok(watcher::Event::Init) => fresh.clear(),
+                    Ok(watcher::Event::Init) => fresh = KnownPods::default(),
                     Ok(watcher::Event::InitApply(pod)) => take(&mut fresh, &pod),
                     Ok(watcher::Event::InitDone) => {
                         known.replace(std::mem::take(&mut fresh));
                         is_ready.send_replace(true);
                     }
-                    Ok(watcher::Event::Apply(pod)) => take(&mut known.by_uid, &pod),
+                    Ok(watcher::Event::Apply(pod)) => take(&mut known.known, &pod),
                     Ok(watcher::Event::Delete(pod)) => {
                         known.remove(&pod.uid().unwrap_or_default());
                     }
@@ -158,13 +221,17 @@ impl Pods {
 
     /// A pod; `None` if it does not exist or has no volume of the driver.
     pub fn get(&self, uid: &str) -> Option<LivePod> {
-        self.lock().by_uid.get(uid).cloned()
+        self.lock()
+            .known
+            .by_uid
+            .get(uid)
+            .map(|pod| pod.live.clone())
     }
 
     /// Whether a pod has not ended and is not being deleted; `None` if it does not exist or has no volume of the
     /// driver.
     pub fn stays(&self, uid: &str) -> Option<bool> {
-        self.lock().by_uid.get(uid).map(|pod| pod.stays)
+        self.lock().known.by_uid.get(uid).map(|pod| pod.live.stays)
     }
 
     /// How long ago a pod vanished whose containers were last observed running, as after a forced deletion.
@@ -178,7 +245,10 @@ impl Pods {
     /// volume of a pod that does not run yet may be about to be mounted, or to be unmounted.
     pub fn volume(&self, uid: &str, target_path: &str) -> Option<CsiVolume> {
         let pods = self.lock();
-        let pod = pods.by_uid.get(uid).filter(|pod| pod.stays && pod.runs)?;
+        let pod = &pods.known.by_uid.get(uid)?.live;
+        if !pod.stays || !pod.runs {
+            return None;
+        }
         pod.volumes.get(volume_name(target_path)?).cloned()
     }
 
@@ -192,7 +262,70 @@ fn volume_name(target_path: &str) -> Option<&str> {
     Path::new(target_path).parent()?.file_name()?.to_str()
 }
 
-fn take(pods: &mut HashMap<String, LivePod>, pod: &core::Pod) {
+/// Keeps of a pod what [`LivePod`] is made of: a pod may have a megabyte of attributes.
+fn trim(json: &str) -> String {
+    let [version, kind, metadata, spec, status] =
+        pick(json, ["apiVersion", "kind", "metadata", "spec", "status"]);
+    let [volumes] = pick(spec.map_or("", RawValue::get), ["volumes"]);
+    let mut kept = Vec::new();
+    for_each(volumes.map_or("", RawValue::get), |volume| {
+        if kept.len() < MAX_VOLUMES {
+            kept.extend(trim_volume(volume.get()));
+        }
+    });
+    let spec = ObjectWriter::default()
+        .json("containers", "[]")
+        .json("volumes", &format!("[{}]", kept.join(",")));
+    let status = status.map_or("", RawValue::get);
+    let lists = [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ];
+    let mut runs = false;
+    for list in pick(status, lists).into_iter().flatten() {
+        for_each(list.get(), |container| {
+            let [state] = pick(container.get(), ["state"]);
+            let [running] = pick(state.map_or("", RawValue::get), ["running"]);
+            runs |= running.is_some();
+        });
+    }
+    let [phase] = pick(status, ["phase"]);
+    let mut status = ObjectWriter::default().raw("phase", phase);
+    if runs {
+        let running = r#"[{"name":"","image":"","imageID":"","ready":true,"restartCount":0,"state":{"running":{}}}]"#;
+        status = status.json("containerStatuses", running);
+    }
+    begin([version, kind], metadata, None, None)
+        .json("spec", &spec.end())
+        .json("status", &status.end())
+        .end()
+}
+
+/// The volume, if it is one of the driver.
+fn trim_volume(json: &str) -> Option<String> {
+    let [name, csi] = pick(json, ["name", "csi"]);
+    let name = name.filter(|name| name.get().len() <= MAX_NAME);
+    let [driver, secret, attributes] = pick(
+        csi?.get(),
+        ["driver", "nodePublishSecretRef", "volumeAttributes"],
+    );
+    if text(driver, MAX_NAME).as_deref() != Some(DRIVER) {
+        return None;
+    }
+    let mut kept = ObjectWriter::default().raw("driver", driver);
+    if secret.is_some() {
+        kept = kept.json("nodePublishSecretRef", "{}");
+    }
+    if attributes.is_some_and(|attributes| attributes.get().len() > MAX_ATTRIBUTES) {
+        return None;
+    }
+    kept = kept.raw("volumeAttributes", attributes);
+    let volume = ObjectWriter::default().raw("name", name);
+    Some(volume.json("csi", &kept.end()).end())
+}
+
+fn take(pods: &mut KnownPods, pod: &core::Pod) {
     let uid = pod.uid().unwrap_or_default();
     let volumes: BTreeMap<_, _> = pod
         .spec
@@ -230,11 +363,73 @@ fn take(pods: &mut HashMap<String, LivePod>, pod: &core::Pod) {
         runs,
         volumes,
     };
-    pods.insert(uid, live);
+    let namespace = pod.namespace().unwrap_or_default();
+    pods.put(uid, KnownPod { namespace, live });
 }
 
 impl fmt::Debug for Pods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pods")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, uid: &str, attributes: usize) -> core::Pod {
+        let csi = json!({
+            "driver": DRIVER, "nodePublishSecretRef": {"name": "keys"},
+            "volumeAttributes": {"objects": "x".repeat(attributes)},
+        });
+        let running =
+            json!([{"name": "c", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]);
+        let json = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": "p", "uid": uid, "annotations": {"a": "y".repeat(9)}},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "env": []}], "volumes": [
+                {"name": "v", "csi": csi}, {"name": "w", "csi": {"driver": "other"}}, {"name": "e", "emptyDir": {}},
+            ]},
+            "status": {"phase": "Running", "initContainerStatuses": [], "containerStatuses": running},
+        });
+        let trimmed = trim(&json.to_string());
+        assert!(
+            !trimmed.contains("yyy") && !trimmed.contains("other"),
+            "{trimmed}"
+        );
+        serde_json::from_str(&trimmed).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_trimmed_to_the_drivers_volumes() {
+        let mut known = KnownPods::default();
+        take(&mut known, &pod("a", "1", 10));
+        let live = &known.by_uid["1"].live;
+        assert!(live.runs && live.stays);
+        assert!(live.volumes["v"].has_secret);
+        assert_eq!(live.volumes["v"].attributes["objects"], "xxxxxxxxxx");
+        take(&mut known, &pod("a", "2", MAX_ATTRIBUTES));
+        assert!(!known.by_uid.contains_key("2"));
+    }
+
+    #[test]
+    fn the_namespace_with_the_most_attributes_loses_its_own() {
+        let mut known = KnownPods::default();
+        for index in 0..400 {
+            take(&mut known, &pod("greedy", &format!("g{index}"), 20_000));
+            take(
+                &mut known,
+                &pod("honest", &format!("h{}", index % 50), 1_000),
+            );
+        }
+        assert!(known.sizes.total() <= MAX_KEPT);
+        let left = |of: &str| {
+            let pods = known.by_uid.values().filter(|pod| pod.namespace == of);
+            pods.filter(|pod| !pod.live.volumes.is_empty()).count()
+        };
+        assert_eq!(left("honest"), 50);
+        assert!((100..400).contains(&left("greedy")), "{}", left("greedy"));
     }
 }

@@ -8,10 +8,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, GetParams};
-use tokio::time::Instant;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use tokio::time::{Instant, timeout_at};
 
 use super::client::{Access, KubeError, request};
+use super::trimmed::{Shape, begin, pick, trimmed};
 use crate::util::json::{self, MaybeText};
+use crate::util::namespace_sizes::NamespaceSizes;
+use crate::util::shares::Shares;
 use crate::util::single_flight::{FlightError, SingleFlight};
 
 /// Annotation with a JSON array of the secrets that pods of a ServiceAccount may mount. Source: Huawei's CCE
@@ -19,6 +23,18 @@ use crate::util::single_flight::{FlightError, SingleFlight};
 pub const ANNOTATION: &str = "cce.io/dew-resource";
 /// ServiceAccounts that no pod used for this long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most names of a list. An account has at most 5,000 secrets. Source: Huawei's DEW user guide.
+const MAX_NAMES: usize = 5_000;
+/// Longest name that a secret may have, and more.
+const MAX_NAME: usize = 256;
+/// Most bytes of lists that are kept. If there are more, the namespace with the most loses its own.
+const MAX_KEPT: usize = 4 * 1024 * 1024;
+/// Estimated memory of a list and of a name in addition to its text, in bytes.
+const LIST_OVERHEAD: usize = 256;
+const NAME_OVERHEAD: usize = 64;
+/// ServiceAccounts that are read at once, and those of one namespace.
+const MAX_READS: u32 = 16;
+const MAX_READS_PER_NAMESPACE: u32 = 4;
 /// Limit of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,23 +73,62 @@ impl AllowList {
                 "not a JSON array of names, such as [\"db\"]: {why}"
             ))
         };
-        let names: Vec<MaybeText<String>> = match serde_json::from_str(annotation) {
-            Ok(names) => names,
-            Err(error) => return invalid(json::describe(&error, "it is not an array")),
-        };
-        let mut listed = BTreeSet::new();
-        for (index, name) in names.into_iter().enumerate() {
-            match name.0 {
-                Ok(name) => listed.insert(name),
-                Err(found) => {
-                    let place = index + 1;
-                    return invalid(format!(
-                        "item {place} is {found}; put the name in double quotes"
-                    ));
-                }
-            };
+        match serde_json::from_str(annotation) {
+            Ok(BoundedNames::All(names)) => Self::Names(names),
+            Ok(BoundedNames::TooMany) => Self::Invalid(format!(
+                "more than {MAX_NAMES} names: use several ServiceAccounts"
+            )),
+            Ok(BoundedNames::NoName { place, found }) => invalid(format!(
+                "item {place} is {found}; put the name in double quotes"
+            )),
+            Err(error) => invalid(json::describe(&error, "it is not an array")),
         }
-        Self::Names(listed)
+    }
+}
+
+/// The array in an annotation.
+enum BoundedNames {
+    /// Its names.
+    All(BTreeSet<String>),
+    /// There are too many.
+    TooMany,
+    /// An item, counted from 1, that is something else.
+    NoName { place: usize, found: &'static str },
+}
+
+impl<'de> Deserialize<'de> for BoundedNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = BoundedNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of names")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BoundedNames, A::Error> {
+                let mut names = BTreeSet::new();
+                let mut place = 0;
+                let wrong = loop {
+                    let Some(item) = list.next_element::<MaybeText<String>>()? else {
+                        return Ok(BoundedNames::All(names));
+                    };
+                    place += 1;
+                    match item.0 {
+                        Err(found) => break BoundedNames::NoName { place, found },
+                        Ok(name) if names.len() >= MAX_NAMES && !names.contains(&name) => {
+                            break BoundedNames::TooMany;
+                        }
+                        // No secret has a longer name.
+                        Ok(name) if name.len() <= MAX_NAME => drop(names.insert(name)),
+                        Ok(_) => {}
+                    }
+                };
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(wrong)
+            }
+        }
+        deserializer.deserialize_seq(Names)
     }
 }
 
@@ -86,11 +141,62 @@ struct CachedList {
     read: Instant,
 }
 
+#[derive(Default)]
+struct CachedLists {
+    by_account: HashMap<AccountName, CachedList>,
+    sizes: NamespaceSizes,
+}
+
+impl CachedLists {
+    fn put(&mut self, account: AccountName, cached: CachedList) {
+        self.remove(&account);
+        self.sizes.add(&account.0, cached.size());
+        self.by_account.insert(account, cached);
+        while self.sizes.total() > MAX_KEPT {
+            let Some(largest) = self.sizes.largest() else {
+                break;
+            };
+            let of_largest = (self.by_account.iter()).filter(|(account, _)| account.0 == largest);
+            let oldest = of_largest.min_by_key(|(_, cached)| cached.read);
+            let Some(oldest) = oldest.map(|(account, _)| account.clone()) else {
+                break;
+            };
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, account: &AccountName) {
+        if let Some(old) = self.by_account.remove(account) {
+            self.sizes.subtract(&account.0, old.size());
+        }
+    }
+}
+
+impl CachedList {
+    fn size(&self) -> usize {
+        LIST_OVERHEAD
+            + match &*self.list {
+                AllowList::Absent => 0,
+                AllowList::Invalid(why) => why.len(),
+                AllowList::Names(names) => {
+                    names.iter().map(|name| NAME_OVERHEAD + name.len()).sum()
+                }
+            }
+    }
+}
+
+/// Keeps of a ServiceAccount its annotation.
+pub(super) fn trim(json: &str) -> String {
+    let [version, kind, metadata] = pick(json, ["apiVersion", "kind", "metadata"]);
+    begin([version, kind], metadata, None, Some(ANNOTATION)).end()
+}
+
 /// The lists of ServiceAccounts, cached. Clones share the cache.
 #[derive(Clone)]
 pub struct ServiceAccounts {
     client: Client,
-    lists: Arc<Mutex<HashMap<AccountName, CachedList>>>,
+    lists: Arc<Mutex<CachedLists>>,
+    turns: Arc<Shares>,
     reads: SingleFlight<AccountName, Result<CachedList, KubeError>>,
 }
 
@@ -98,8 +204,9 @@ impl ServiceAccounts {
     /// An empty cache.
     pub fn new(client: Client) -> Self {
         Self {
-            client,
+            client: trimmed(&client, Shape::Object, Arc::new(trim)),
             lists: Arc::default(),
+            turns: Arc::new(Shares::new(MAX_READS, MAX_READS_PER_NAMESPACE)),
             reads: SingleFlight::default(),
         }
     }
@@ -146,7 +253,7 @@ impl ServiceAccounts {
         deadline: Instant,
     ) -> Result<CachedList, KubeError> {
         let account = (namespace.to_owned(), name.to_owned());
-        let known = self.lock().get(&account).cloned();
+        let known = self.lock().by_account.get(&account).cloned();
         if let Some(known) = known.filter(|known| known.read.elapsed() <= max_age) {
             return Ok(known);
         }
@@ -163,8 +270,13 @@ impl ServiceAccounts {
 
     /// Forgets ServiceAccounts that no pod used recently. To be called periodically.
     pub fn sweep(&self) {
-        self.lock()
-            .retain(|_, known| known.read.elapsed() < FORGET_AFTER);
+        let mut lists = self.lock();
+        let old = lists.by_account.iter();
+        let old = old.filter(|(_, known)| known.read.elapsed() >= FORGET_AFTER);
+        let old: Vec<AccountName> = old.map(|(account, _)| account.clone()).collect();
+        for account in old {
+            lists.remove(&account);
+        }
     }
 
     async fn fetch(
@@ -172,12 +284,19 @@ impl ServiceAccounts {
         account: AccountName,
         parameters: GetParams,
     ) -> Result<CachedList, KubeError> {
-        let read = Instant::now();
         let (namespace, name) = &account;
+        let deadline = Instant::now() + READ_TIMEOUT;
+        let Ok(_turn) = timeout_at(deadline, self.turns.acquire(namespace, 1)).await else {
+            return Err(KubeError::failed(
+                access(&what(namespace, name)),
+                "timed out",
+            ));
+        };
+        let read = Instant::now();
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = request(
             access(&what(namespace, name)),
-            read + READ_TIMEOUT,
+            deadline,
             api.get_metadata_with(name, &parameters),
         )
         .await?;
@@ -188,11 +307,11 @@ impl ServiceAccounts {
             .and_then(|a| a.get(ANNOTATION));
         let list = Arc::new(AllowList::parse(annotation.map(String::as_str)));
         let cached = CachedList { list, read };
-        self.lock().insert(account, cached.clone());
+        self.lock().put(account, cached.clone());
         Ok(cached)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, CachedList>> {
+    fn lock(&self) -> MutexGuard<'_, CachedLists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,5 +341,49 @@ impl fmt::Display for AllowListMode {
             Self::IfPresent => "ifPresent",
             Self::Off => "off",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_bounded() {
+        let names =
+            |count: usize| serde_json::json!((0..count).map(|i| i.to_string()).collect::<Vec<_>>());
+        let parse = |names: serde_json::Value| AllowList::parse(Some(&names.to_string()));
+        assert!(matches!(parse(names(MAX_NAMES)), AllowList::Names(n) if n.len() == MAX_NAMES));
+        assert!(
+            matches!(parse(names(MAX_NAMES + 1)), AllowList::Invalid(why) if why.contains("5000"))
+        );
+        let repeated = serde_json::json!(vec!["x"; 10_000]);
+        assert!(matches!(parse(repeated), AllowList::Names(n) if n.len() == 1));
+        assert!(matches!(
+            parse(serde_json::json!({"a": 1})),
+            AllowList::Invalid(_)
+        ));
+        assert!(matches!(
+            parse(serde_json::json!([1])),
+            AllowList::Invalid(_)
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_namespace_with_the_longest_lists_loses_its_own() {
+        let mut lists = CachedLists::default();
+        let list = |count: usize| CachedList {
+            list: Arc::new(AllowList::Names(
+                (0..count).map(|i| i.to_string()).collect(),
+            )),
+            read: Instant::now(),
+        };
+        for index in 0..100 {
+            lists.put(("greedy".into(), index.to_string()), list(MAX_NAMES));
+            lists.put(("honest".into(), index.to_string()), list(20));
+        }
+        assert!(lists.sizes.total() <= MAX_KEPT);
+        let of_honest = lists.by_account.keys().filter(|name| name.0 == "honest");
+        assert_eq!(of_honest.count(), 100);
     }
 }

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::csi_client::CsiClient;
-use crate::class::parameters::Parameters;
+use crate::class::parameters::{ObjectsHash, Parameters};
 use crate::kube::{EventReason, PodRef, Pods};
 use crate::node::volumes::{Drift, SettingsHash, VolumeId};
 use crate::telemetry::metrics::NudgeOutcome;
@@ -69,9 +69,11 @@ impl Nudger {
             return None;
         }
         let volume = self.pods.volume(&id.pod_uid, &id.target_path)?;
-        let parameters = class.spec.parameters.as_ref()?;
-        let parameters = Parameters::of_class(parameters, &volume.attributes);
-        Some(context.volumes.settings(&parameters))
+        let protected = Parameters::protected_of(class.spec.parameters.as_ref()?);
+        let objects = volume.attributes.get("objects");
+        let objects = objects.map(|objects| ObjectsHash::of(objects));
+        let objects = objects.or(class.spec.objects_hash);
+        Some(context.volumes.settings_of(objects, &protected))
     }
 
     fn drift(&self, context: &Context, id: &VolumeId, pod: &PodRef) -> Option<Drift> {

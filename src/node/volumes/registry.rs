@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::changes::changes;
 use super::record::{MountRecord, SettingsHash, VolumeId};
 use crate::cache::{CacheKey, SecretCache};
-use crate::class::parameters::Parameters;
+use crate::class::parameters::{ObjectsHash, Parameters};
 use crate::kube::PodRef;
 
 /// Volumes without a request for this long belong to pods that no longer exist: kubelet requests each
@@ -101,8 +101,17 @@ pub struct Volumes {
 impl Volumes {
     /// The hash of these parameters.
     pub fn settings(&self, parameters: &Parameters) -> SettingsHash {
-        let hashed = (&parameters.objects, &parameters.protected);
-        SettingsHash(self.hasher.hash_one(hashed))
+        let objects = parameters.objects.as_deref().map(ObjectsHash::of);
+        self.settings_of(objects, &parameters.protected)
+    }
+
+    /// The hash of parameters of which the list of objects is known by its own hash.
+    pub fn settings_of(
+        &self,
+        objects: Option<ObjectsHash>,
+        protected: &[Option<String>],
+    ) -> SettingsHash {
+        SettingsHash(self.hasher.hash_one((objects, protected)))
     }
 
     // Mounts.
