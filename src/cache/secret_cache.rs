@@ -30,7 +30,7 @@ use crate::util::single_flight::SingleFlight;
 /// The cache drops versions that nobody used for this long.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum size of all entries, in bytes.
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 24 * 1024 * 1024;
 /// How long the cache uses the version that holds a stage without fetching that version again.
 const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a failed fetch counts as a known outage.

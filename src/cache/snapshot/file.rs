@@ -32,7 +32,7 @@ const MAGIC: &[u8] = b"dew-provider store\n";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<u32>();
 /// Largest file, in bytes: as much as the cache holds.
-const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
+const MAX_FILE_BYTES: usize = 24 * 1024 * 1024;
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 const RAMFS_MAGIC: u32 = 0x8584_58f6;
 
