@@ -10,7 +10,16 @@ use tonic::{Code, Status};
 use crate::support::paused_clock::drive;
 use crate::support::test_node::TestNode;
 
+mod answers;
+mod expressions;
+mod memory;
 mod properties;
+mod tenants;
+
+/// How many random cases a test tries: `by_default`, or what `DEW_CASES` says.
+fn cases(by_default: usize) -> usize {
+    std::env::var("DEW_CASES").map_or(by_default, |text| text.parse().unwrap())
+}
 
 /// Sends a Mount that no driver would send.
 async fn mount(node: &TestNode, attributes: String, secrets: &str) -> Result<(), Status> {

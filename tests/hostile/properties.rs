@@ -5,6 +5,8 @@ use dew_provider::class::objects::{Content, MAX_OBJECTS, Objects};
 use dew_provider::policy::{Glob, GlobKind, Place, Policy};
 use proptest::prelude::*;
 
+#[path = "../fuzz/answers.rs"]
+pub(super) mod answers;
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
 

@@ -237,6 +237,18 @@ impl Cluster {
         settle().await;
     }
 
+    /// Advances time in large steps, so that hours take seconds. Every exchange with the cloud then takes a second
+    /// or so.
+    pub(crate) async fn skip(&self, time: Duration) {
+        const LARGE_STEP: Duration = Duration::from_millis(500);
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            settle().await;
+            advance(LARGE_STEP).await;
+        }
+        settle().await;
+    }
+
     /// Advances time until `is_so` returns true, and returns how long it took: at most `most`.
     pub(crate) async fn until(&self, most: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
         let mut took = Duration::ZERO;
