@@ -34,6 +34,7 @@ const MIB: u64 = 1024 * 1024;
 const MAX_GROWTH_BY_LISTS: u64 = 24 * MIB;
 const MAX_GROWTH_BY_REQUESTS: u64 = 32 * MIB;
 const MAX_GROWTH_BY_OBJECTS: u64 = 48 * MIB;
+const MAX_GROWTH_BY_VOLUMES: u64 = 40 * MIB;
 /// Longest line of the log, in bytes.
 const MAX_LINE: usize = 9 * 1024;
 /// The limit of each step, in real time.
@@ -447,4 +448,40 @@ async fn large_objects_do_not_add_up() {
     .await;
     assert!(world.api.0.requests("get", CLASSES) >= before);
     provider.is_sound(idle, MAX_GROWTH_BY_OBJECTS).await;
+}
+
+/// Pods of honest classes with as many bytes of files as the driver takes, all at once.
+#[tokio::test]
+async fn large_volumes_do_not_add_up() {
+    const PODS: usize = 40;
+    const FILES: usize = 120;
+    let world = World::new().await;
+    let value = json!({"k": "v".repeat(32_000)});
+    world.create("big", &value.to_string()).await;
+    let extracts: Vec<String> = (1..FILES)
+        .map(|file| format!("{{path: k, objectAlias: f{file}}}"))
+        .collect();
+    let extracts = extracts.join(", ");
+    let objects = format!(
+        "- {{objectName: big, objectType: csms, objectVersion: v1, jmesPath: [{extracts}]}}\n"
+    );
+    let provider = world.start("provider").await;
+    for namespace in ["busy", "other"] {
+        world.api.put_account(namespace, "app", Some(r#"["big"]"#));
+        for pod in 0..PODS / 2 {
+            world.put_class(namespace, &format!("app{pod}"), &objects);
+        }
+    }
+    let idle = provider.memory("VmRSS:");
+    let (provider, objects) = (&provider, &objects);
+    let mounts = (0..PODS).map(|pod| async move {
+        let namespace = ["busy", "other"][pod % 2];
+        let mounted = provider
+            .mount(namespace, &format!("app{}", pod / 2), objects)
+            .await;
+        mounted.unwrap().files.len()
+    });
+    let (files, ()) = tokio::join!(join_all(mounts), provider.serves_others());
+    assert_eq!(files, [FILES; PODS]);
+    provider.is_sound(idle, MAX_GROWTH_BY_VOLUMES).await;
 }
