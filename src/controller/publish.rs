@@ -60,6 +60,12 @@ fn resolved(status: &SecretRevisionStatus) -> Option<ResolvedVersion> {
     })
 }
 
+/// Whether a status says that a secret was not found, but not twice.
+pub(super) fn is_unconfirmed(status: &SecretRevisionStatus) -> bool {
+    let ready = status.ready();
+    ready.is_some_and(|ready| ready.reason == NOT_FOUND_ONCE)
+}
+
 /// How long this many nodes take to fetch a version.
 pub(super) fn fetch_duration(nodes: u32) -> Duration {
     Duration::from_secs(1) * nodes / FETCHES_PER_SECOND

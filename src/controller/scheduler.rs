@@ -29,6 +29,8 @@ const PLAN_AGAIN: Duration = Duration::from_secs(5);
 const PLAN_DELAY: Duration = Duration::from_millis(500);
 /// The wait before the next poll of a secret whose SecretRevision could not be written.
 const WRITE_RETRY: Duration = Duration::from_secs(5);
+/// The longest wait before a second poll says whether a secret is really gone.
+const CONFIRM_AFTER: Duration = Duration::from_secs(60);
 /// The leader deletes the SecretRevision of a secret that no pod has followed for this long.
 const DELETE_UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A poll that is late by this fraction of its interval withholds the heartbeat.
@@ -419,6 +421,8 @@ impl Scheduler<'_> {
             None => drop(self.strategies.remove(&outcome.id)),
         }
         let has_written = !outcome.written.is_empty();
+        let is_unconfirmed =
+            (outcome.written.iter()).any(|(_, status)| publish::is_unconfirmed(status));
         for (spec, status) in outcome.written {
             self.published.insert(spec.object_name(), (spec, status));
         }
@@ -440,6 +444,8 @@ impl Scheduler<'_> {
             } else if !outcome.followed.iter().eq(secret.planned.followed.keys()) {
                 // The plan changed during the poll.
                 Duration::ZERO
+            } else if is_unconfirmed {
+                interval.min(CONFIRM_AFTER)
             } else {
                 let now = self.context.clock.now().as_millisecond();
                 until_next(&outcome.id, interval, now) + interval * (secret.intervals() - 1)

@@ -273,3 +273,28 @@ async fn the_leader_publishes_that_a_secret_is_gone_after_two_polls() {
     cluster.publish(0, &pod).await.unwrap();
     assert!(!pod.target_path.join("b").exists());
 }
+
+#[tokio::test]
+async fn the_second_poll_of_a_secret_that_was_not_found_does_not_wait_for_a_long_interval() {
+    let cluster = Cluster::of(1).await;
+    cluster.create("a", "one").await;
+    let objects = "- {objectName: a, objectType: csms, objectVersion: latest, optional: true}";
+    let parameters = [("objects", objects), ("rotationPollInterval", "30m")];
+    cluster.apply("app", &parameters, &["a"]);
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.live(31 * cluster::INTERVAL).await;
+    cluster.delete("a").await;
+    let reason = || {
+        let revision = cluster.revision("a").unwrap();
+        revision["status"]["conditions"][0]["reason"].clone()
+    };
+    cluster
+        .until(31 * cluster::INTERVAL, || reason() == "NotFoundOnce")
+        .await;
+    cluster
+        .until(2 * cluster::INTERVAL, || reason() == "NotFound")
+        .await;
+    cluster.live(2 * SECOND).await;
+    cluster.publish(0, &pod).await.unwrap();
+    assert!(!pod.target_path.join("a").exists());
+}
