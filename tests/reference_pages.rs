@@ -7,6 +7,25 @@ use serde_json::json;
 const COMMANDS: &str = include_str!("../docs/src/commands.md");
 const METRICS: &str = include_str!("../docs/src/metrics.md");
 const CLASS_REFERENCE: &str = include_str!("../docs/src/class-reference.md");
+const SECURITY: &str = include_str!("../docs/src/security.md");
+
+#[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let program = std::env::current_exe().unwrap();
+    let listed = std::process::Command::new(program)
+        .arg("--list")
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let named: Vec<&str> = (SECURITY.split('`').skip(1).step_by(2))
+        .filter(|code| code.contains("::"))
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let line = format!("{name}: test");
+        assert!(listed.lines().any(|test| test == line), "{name}");
+    }
+}
 
 #[tokio::test]
 async fn every_flag_of_serve_is_documented() {
