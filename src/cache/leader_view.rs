@@ -22,9 +22,6 @@ const LEADER_FAILURES: [&str; 5] = [
     "Configuration",
 ];
 
-/// Kinds of failures that lie with the secret, and therefore apply to every identity.
-const REJECTIONS: [&str; 2] = ["NotFound", "Disabled"];
-
 /// A secret that pods follow by `latest` or by a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SecretRef<'a> {
@@ -90,9 +87,12 @@ impl Revision {
         self.failure_kind() == Some("NotFound")
     }
 
-    fn is_rejection(&self) -> bool {
-        self.failure_kind()
-            .is_some_and(|kind| REJECTIONS.contains(&kind))
+    fn rejection(&self) -> Option<Rejection> {
+        match self.failure_kind()? {
+            "NotFound" => Some(Rejection::Gone),
+            "Disabled" => Some(Rejection::Disabled),
+            _ => None,
+        }
     }
 }
 
@@ -102,6 +102,14 @@ pub(super) struct ObservedRevision {
     /// When the current version was first observed.
     moved: Instant,
     failing_since: Option<Instant>,
+    /// That the secret is gone or disabled. Only a version ends that, not a poll that failed later.
+    rejection: Option<Rejection>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Rejection {
+    Gone,
+    Disabled,
 }
 
 /// Whether a cached version matches the leader's latest revision.
@@ -184,13 +192,31 @@ impl LeaderView {
     /// Whether the last revision says that the secret does not exist.
     pub(super) fn is_gone(&self, key: &CacheKey) -> bool {
         self.get(key)
-            .is_some_and(|observed| observed.revision.is_gone())
+            .is_some_and(|observed| observed.rejection == Some(Rejection::Gone))
+    }
+
+    /// Whether the last revision of a key, or of `latest` of its secret, says that the secret is gone or disabled.
+    pub(super) fn rejects(&self, key: &CacheKey) -> bool {
+        if self.revisions.is_empty() || !key.identity.is_own() {
+            return false;
+        }
+        let latest = self.hash(SecretRef {
+            region: key.region.as_str(),
+            project: key.project.as_deref(),
+            secret: &key.secret,
+            stage: None,
+        });
+        let of_secret = self.revisions.get(&latest);
+        let known = of_secret.into_iter().chain(self.get(key));
+        known
+            .into_iter()
+            .any(|observed| observed.rejection.is_some())
     }
 
     /// Whether a live leader covers the key and says that the secret does not exist.
     pub(super) fn is_confirmed_gone(&self, key: &CacheKey, interval: Duration) -> bool {
         let observed = self.authoritative(key, interval);
-        observed.is_some_and(|observed| observed.revision.is_gone())
+        observed.is_some_and(|observed| observed.rejection == Some(Rejection::Gone))
     }
 
     pub(super) fn status(
@@ -212,17 +238,22 @@ impl LeaderView {
     ) -> Option<impl Fn(&Self, &CacheKey) -> bool + use<>> {
         let hash = self.hash(secret);
         let old = self.revisions.remove(&hash);
+        let before = old.as_ref().and_then(|old| old.rejection);
+        let rejection = match &revision.failure {
+            None => None,
+            Some(_) => revision.rejection().or(before),
+        };
         let moved = match &old {
             // A secret that is no longer rejected has to be fetched again.
             Some(old)
                 if old.revision.resolved == revision.resolved
-                    && (!old.revision.is_rejection() || revision.is_rejection()) =>
+                    && (before.is_none() || rejection.is_some()) =>
             {
                 old.moved
             }
             _ => at,
         };
-        let rejected = revision.is_rejection();
+        let rejected = revision.rejection().is_some();
         let failing_since = revision.failure.as_ref().map(|_| {
             let before = old.as_ref().and_then(|old| old.failing_since);
             before.unwrap_or(at)
@@ -231,6 +262,7 @@ impl LeaderView {
             revision,
             moved,
             failing_since,
+            rejection,
         };
         self.revisions.insert(hash, observed);
         rejected.then_some(move |view: &Self, key: &CacheKey| view.hash_of(key) == Some(hash))

@@ -13,7 +13,7 @@ use crate::cloud::{ApiError, ErrorKind};
 /// How long a rejection is remembered. After each further "not found" in a row, twice as long.
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest time.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(20);
 /// A secret that nobody asked for in this time after its last "not found" begins anew.
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of rejections that are remembered.
@@ -31,9 +31,17 @@ pub(super) struct Rejections(HashMap<CacheKey, Rejection>);
 
 impl Rejections {
     /// The rejection of a key, if it is remembered.
-    pub(super) fn get(&self, key: &CacheKey) -> Option<&ApiError> {
+    pub(super) fn get(&self, key: &CacheKey) -> Option<ApiError> {
         let rejection = self.0.get(key)?;
-        (rejection.at.elapsed() < rejection.remembered_for).then_some(&rejection.error)
+        let age = rejection.at.elapsed();
+        (age < rejection.remembered_for).then(|| ApiError {
+            message: format!(
+                "{} (answer of {} s ago)",
+                rejection.error.message,
+                age.as_secs()
+            ),
+            ..rejection.error.clone()
+        })
     }
 
     /// Remembers a rejection, unless it may have ended by the time of another call.

@@ -180,7 +180,9 @@ impl SecretCache {
         let now = Instant::now();
         let mut state = self.0.state();
         let entry = state.entries.get_mut(key)?;
-        let is_too_old = |max| entry.doubted || now.duration_since(entry.confirmed) > max;
+        // New volumes get nothing that was rejected, however recently it was confirmed; mounted ones keep it.
+        let is_withheld = entry.doubted || entry.failure == Some(FetchFailure::Rejected);
+        let is_too_old = |max| is_withheld || now.duration_since(entry.confirmed) > max;
         if max_age.is_some_and(is_too_old) {
             return None;
         }
@@ -195,7 +197,7 @@ impl SecretCache {
     ///
     /// # Errors
     /// Those of the calls to the cloud, and [`ErrorKind::Timeout`] at `deadline`. "Not found" and "denied" are
-    /// remembered for 5 s, and "not found" in a row for up to a minute.
+    /// remembered for 5 s, and "not found" in a row for up to 20 s.
     pub async fn get(
         &self,
         caller: &Caller,
@@ -206,7 +208,7 @@ impl SecretCache {
         if let Some(version) = self.peek(&key, max_age) {
             return Ok(version);
         }
-        if let Some(error) = self.0.state().rejections.get(&key).cloned() {
+        if let Some(error) = self.0.state().rejections.get(&key) {
             self.0.count("failed");
             return Err(error);
         }
@@ -242,6 +244,9 @@ impl SecretCache {
         self.0.adopt_saved(caller, key).await;
         let now = Instant::now();
         let mut state = self.0.state();
+        if state.leader.rejects(key) {
+            return None;
+        }
         let entry = state.entries.get_mut(key)?;
         let age = now.duration_since(entry.confirmed);
         let known_outage = match entry.failure {
@@ -258,6 +263,34 @@ impl SecretCache {
             age,
             known_outage,
         })
+    }
+
+    /// The cached version, if the leader confirms that it is the current one.
+    pub fn confirmed(&self, key: &CacheKey, interval: Duration) -> Option<Arc<CachedVersion>> {
+        let state = self.0.state();
+        let entry = state.entries.get(key)?;
+        let sync = state.leader.status(key, interval, Some(entry));
+        let is_usable = sync == SyncStatus::Confirmed && !entry.doubted;
+        is_usable.then(|| Arc::clone(&entry.version))
+    }
+
+    /// Waits until the rate limit has admitted the fetch of a key that is in flight.
+    pub async fn admitted(&self, key: &CacheKey) {
+        let turn = self.0.state().turns.get(key).cloned();
+        match turn {
+            Some(turn) => turn.admitted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Records that the cloud did not answer a fetch in flight in the time that a Mount with a last good version
+    /// waits, which counts as an outage.
+    pub fn note_slow(&self, key: &CacheKey) {
+        if let Some(entry) = self.0.state().entries.get_mut(key)
+            && entry.failure != Some(FetchFailure::Rejected)
+        {
+            entry.failure = Some(FetchFailure::Outage(Instant::now()));
+        }
     }
 
     /// Counts a version that was served during an outage.
@@ -343,6 +376,10 @@ impl SecretCache {
         for (key, entry) in entries.iter_mut() {
             if let Some(polled) = leader.confirms(key, entry, at) {
                 entry.confirmed = polled;
+                // A "not found" before that is no longer the first of two in a row.
+                if matches!(entry.failure, Some(FetchFailure::NotFound(_))) {
+                    entry.failure = None;
+                }
                 confirmed = true;
             }
         }
@@ -354,6 +391,12 @@ impl SecretCache {
     /// Whether the leader says that the secret does not exist.
     pub fn is_gone(&self, key: &CacheKey, interval: Duration) -> bool {
         self.0.state().leader.is_confirmed_gone(key, interval)
+    }
+
+    /// Whether the last fetches of this node in the background did not find the secret of a key. They go on.
+    pub fn is_awaited(&self, key: &CacheKey) -> bool {
+        let state = self.0.state();
+        !state.entries.contains(key) && state.refreshes.failure(key).is_some()
     }
 
     /// Whether a leader covers the key, so that a repeated Mount does not have to call the cloud.
@@ -517,6 +560,8 @@ impl CacheShared {
         let mut state = self.state();
         let known = state.entries.get(key).map(|entry| entry.failure);
         let failure = match (error.is_definitive(), error.kind, known) {
+            // The cloud was not asked.
+            (_, ErrorKind::RateLimited, _) => return false,
             // An earlier rejection still holds when the cloud fails after it.
             (false, _, Some(Some(FetchFailure::Rejected))) => return false,
             (false, ..) => FetchFailure::Outage(now),

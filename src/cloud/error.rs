@@ -25,6 +25,8 @@ pub enum ErrorKind {
     ClockSkew,
     /// Too many requests (429, or the throttling text).
     Throttled,
+    /// This process's own rate limit left no room before the deadline: nothing was sent.
+    RateLimited,
     /// The service failed (5xx).
     Server,
     /// No connection could be made, or it broke.
@@ -51,6 +53,7 @@ impl ErrorKind {
             Self::CredentialsExpired => "credentials_expired",
             Self::ClockSkew => "clock_skew",
             Self::Throttled => "throttled",
+            Self::RateLimited => "rate_limited",
             Self::Server => "server",
             Self::Connect => "connect",
             Self::Timeout => "timeout",
@@ -78,7 +81,7 @@ impl ErrorKind {
     }
 
     /// All kinds, for tests that iterate over them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Invalid,
         Self::NotFound,
         Self::Conflict,
@@ -87,6 +90,7 @@ impl ErrorKind {
         Self::CredentialsExpired,
         Self::ClockSkew,
         Self::Throttled,
+        Self::RateLimited,
         Self::Server,
         Self::Connect,
         Self::Timeout,

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Share of the rate that refills the reserve while it is not full.
@@ -32,12 +32,20 @@ const MAX_TENANTS: usize = 64;
 /// The tenants for whom a call is made. Each of them lends it its turn, so that a call that one tenant
 /// started waits no longer than the others would have to. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Turn(Arc<Mutex<BTreeSet<Arc<str>>>>);
+pub struct Turn(Arc<TurnState>);
+
+#[derive(Debug, Default)]
+struct TurnState {
+    tenants: Mutex<BTreeSet<Arc<str>>>,
+    admitted: watch::Sender<bool>,
+}
 
 impl Turn {
     /// The turn of one tenant.
     pub fn of(tenant: &str) -> Self {
-        Self(Arc::new(Mutex::new(BTreeSet::from([Arc::from(tenant)]))))
+        let turn = Self::default();
+        turn.tenants().insert(Arc::from(tenant));
+        turn
     }
 
     /// Adds the tenants of another turn.
@@ -52,13 +60,31 @@ impl Turn {
         tenants.extend(new);
     }
 
+    /// Waits until the rate limit has admitted a call with this turn.
+    pub async fn admitted(&self) {
+        // The sender lives as long as this turn.
+        let _ = self
+            .0
+            .admitted
+            .subscribe()
+            .wait_for(|admitted| *admitted)
+            .await;
+    }
+
     /// Whether a call still has it.
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
+    fn note_admission(&self) {
+        self.0.admitted.send_replace(true);
+    }
+
     fn tenants(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .tenants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,6 +184,7 @@ impl Bucket {
                 return;
             }
             self.waiting.remove(next).admitted.notify_one();
+            turn.note_admission();
         }
     }
 

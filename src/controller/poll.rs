@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::plan::{Followed, PlannedSecret, SecretId};
 use super::probe::{Resolutions, Strategy, probe};
 use super::publish;
-use crate::cloud::{ApiError, Csms};
+use crate::cloud::{ApiError, Csms, ErrorKind};
 use crate::kube::{SecretRevisionSpec, SecretRevisionStatus};
 use crate::util::clock::Clock;
 
@@ -72,7 +72,7 @@ impl Poll {
         .await;
         let is_answer = |resolution: &Result<_, ApiError>| match resolution {
             Ok(_) => true,
-            Err(error) => !error.kind.is_outage(),
+            Err(error) => !error.kind.is_outage() && error.kind != ErrorKind::RateLimited,
         };
         let outcome = PollOutcome {
             id: self.id.clone(),
@@ -102,6 +102,14 @@ impl Poll {
                 continue;
             };
             let pods = self.planned.followed.get(&followed).copied().unwrap_or(0);
+            // Nothing was asked.
+            if resolution
+                .as_ref()
+                .is_err_and(|error| error.kind == ErrorKind::RateLimited)
+            {
+                outcome.write_failed = true;
+                continue;
+            }
             // Of a secret that was never found, nothing is published.
             if let (None, Err(error)) = (published, &resolution) {
                 debug!(secret = spec.secret, %error, "secret cannot be polled yet");

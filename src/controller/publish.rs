@@ -29,6 +29,9 @@ const CONFIRMED: &str = "Confirmed";
 /// because one such answer may be a mistake.
 const NOT_FOUND_ONCE: &str = "NotFoundOnce";
 
+/// The second "not found" counts only this long after the first, so that it is another answer.
+const NOT_FOUND_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// The published SecretRevisions by name.
 pub(super) type Published = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;
 
@@ -78,6 +81,11 @@ pub(super) fn next_status(
     pods: u32,
     now: &str,
 ) -> Option<SecretRevisionStatus> {
+    if let Err(error) = resolution
+        && !is_news(old, error, now)
+    {
+        return None;
+    }
     let (is_ready, reason, message) = match resolution {
         Ok(_) => ("True", CONFIRMED.to_owned(), String::new()),
         Err(error) if error.kind == ErrorKind::NotFound && is_first_not_found(old) => {
@@ -117,6 +125,21 @@ pub(super) fn next_status(
     Some(new)
 }
 
+/// Whether a failure changes what is published. A secret that is gone or disabled stays so until it is found,
+/// and a second "not found" counts only if it is another answer.
+fn is_news(old: &SecretRevisionStatus, error: &ApiError, now: &str) -> bool {
+    let before = old.ready().map(|ready| ready.reason.as_str());
+    if before == Some(NOT_FOUND_ONCE) && error.kind == ErrorKind::NotFound {
+        let age = age(old.checked.as_deref(), now);
+        return age.is_none_or(|age| age >= NOT_FOUND_AGAIN_AFTER);
+    }
+    let rejections = [ErrorKind::NotFound, ErrorKind::Disabled];
+    let was_rejected = rejections
+        .iter()
+        .any(|kind| before == Some(kind.reason().as_str()));
+    !was_rejected || error.is_definitive()
+}
+
 /// Whether the previous poll found the secret, or failed to ask.
 fn is_first_not_found(old: &SecretRevisionStatus) -> bool {
     let not_found = [NOT_FOUND_ONCE.to_owned(), ErrorKind::NotFound.reason()];
@@ -127,12 +150,15 @@ fn is_first_not_found(old: &SecretRevisionStatus) -> bool {
 /// Whether the number of pods is worth a write: it only informs users, and each write reaches every node.
 fn is_count_worth_a_write(old: &SecretRevisionStatus, pods: u32, now: &str) -> bool {
     let before = old.pods.unwrap_or(0);
+    let age = age(old.checked.as_deref(), now);
+    before.abs_diff(pods) > before / 10 && age.is_none_or(|age| age >= COUNT_PERIOD)
+}
+
+/// The time from `at` to `now`, if both are known.
+fn age(at: Option<&str>, now: &str) -> Option<Duration> {
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
-    let written = old.checked.as_deref().and_then(time);
-    let age = written
-        .zip(time(now))
-        .map(|(at, now)| now.duration_since(at));
-    before.abs_diff(pods) > before / 10 && age.is_none_or(|age| age.unsigned_abs() >= COUNT_PERIOD)
+    let age = time(now)?.duration_since(time(at?)?);
+    Some(age.unsigned_abs())
 }
 
 /// Lists what earlier leaders published. Retries until it succeeds.

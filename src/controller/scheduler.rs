@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::context::Context;
@@ -23,6 +23,8 @@ const MAX_IN_FLIGHT: usize = 32;
 const MAX_IN_FLIGHT_PER_NAMESPACE: usize = MAX_IN_FLIGHT / 2;
 /// A secret that was never found is polled at its interval, then at twice, four and eight times that.
 const MAX_MISSING_DOUBLINGS: u32 = 3;
+/// A leader that has not got the lists of ServiceAccounts after this time resigns, so that somebody notices.
+const ALLOW_LISTS_READY_WITHIN: Duration = Duration::from_secs(60);
 /// The wait for the next plan if a class has to wait for its namespace's turn to be parsed.
 const PLAN_AGAIN: Duration = Duration::from_secs(5);
 /// Changes of classes and pods within this time lead to one new plan.
@@ -93,7 +95,16 @@ pub(super) async fn lead(context: &Context, cloud: Cloud, heartbeat: &Heartbeat)
     let _gauge = context.metrics.lead();
     let work = async {
         mounts.ready().await;
-        allow_lists.ready().await;
+        if timeout(ALLOW_LISTS_READY_WITHIN, allow_lists.ready())
+            .await
+            .is_err()
+        {
+            warn!(
+                "the ServiceAccounts cannot be listed, so that it is unknown what pods may mount; resigning as leader \
+                 (does the ClusterRole allow list and watch of serviceaccounts?)"
+            );
+            return;
+        }
         context.classes.ready().await;
         let scheduler = Scheduler {
             context,
@@ -267,6 +278,12 @@ impl Scheduler<'_> {
             .flat_map(|secret| &secret.planned.namespaces)
             .collect();
         self.turns.retain(|namespace, _| in_use.contains(namespace));
+        self.strategies
+            .retain(|id, _| self.secrets.contains_key(id));
+        if self.secrets.is_empty() {
+            // Nothing is asked any more.
+            self.unanswered = None;
+        }
         context.metrics.planned.set(self.secrets.len() as i64);
         self.write_intervals().await;
         self.delete_unused().await;
@@ -421,11 +438,15 @@ impl Scheduler<'_> {
             None => drop(self.strategies.remove(&outcome.id)),
         }
         let has_written = !outcome.written.is_empty();
-        let is_unconfirmed =
-            (outcome.written.iter()).any(|(_, status)| publish::is_unconfirmed(status));
         for (spec, status) in outcome.written {
             self.published.insert(spec.object_name(), (spec, status));
         }
+        let is_unconfirmed = self.secrets.get(&outcome.id).is_some_and(|secret| {
+            publish::specs(&outcome.id, &secret.planned).any(|(_, spec)| {
+                let known = self.published.get(&spec.object_name());
+                known.is_some_and(|(_, status)| publish::is_unconfirmed(status))
+            })
+        });
         let Some(secret) = self.secrets.get_mut(&outcome.id) else {
             return;
         };

@@ -118,7 +118,7 @@ async fn a_missing_secret_is_asked_for_once_in_five_seconds_and_then_more_rarely
         }
         node.pass(Duration::from_secs(1)).await;
     }
-    assert_eq!(asked, [0, 5, 15, 35, 75]);
+    assert_eq!(asked, [0, 5, 15, 35, 55, 75]);
     node.create("missing", "found").await;
     node.pass(Duration::from_secs(60)).await;
     node.publish(&pod).await.unwrap();

@@ -61,7 +61,8 @@ impl CallLoop {
         loop {
             if let Some((limiter, turn)) = call.limiter {
                 limiter.acquire(turn, deadline).await.map_err(|why| {
-                    let error = AttemptError::local(ErrorKind::Throttled, Retryability::Never, why);
+                    let error =
+                        AttemptError::local(ErrorKind::RateLimited, Retryability::Never, why);
                     give_up(error, attempts, "")
                 })?;
             }

@@ -77,6 +77,7 @@ impl From<ErrorKind> for Reason {
             | ErrorKind::Configuration => Self::Precondition,
             ErrorKind::Conflict
             | ErrorKind::Throttled
+            | ErrorKind::RateLimited
             | ErrorKind::Server
             | ErrorKind::Connect
             | ErrorKind::Timeout

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::error::{MountError, ObjectError};
 use super::resolve::FetchPlan;
 use crate::cache::{CacheKey, CachedVersion, LastGood, SecretCache};
 use crate::class::objects::Object;
 use crate::cloud::{ApiError, Caller, ErrorKind, VersionSelector};
-use crate::node::volumes::Delivered;
+use crate::node::volumes::{Delivered, MountRecord};
+use crate::util::single_flight::FlightError;
 
 /// Maximum number of objects of one mount that are fetched at once. The cloud client limits their rate.
 const MAX_CONCURRENT: usize = 32;
@@ -55,22 +56,81 @@ pub struct Staleness {
     pub error: Option<ApiError>,
 }
 
-/// Fetches all objects, each at most as old as its entry of `max_ages` (`None` is any age).
+/// How long to wait for a version.
+#[derive(Clone, Copy)]
+struct Wait {
+    /// When there must be a result.
+    deadline: Instant,
+    /// How long the cloud may take once the rate limit has admitted the call; `None` if there is nothing else to
+    /// serve.
+    patience: Option<Duration>,
+}
+
+impl Wait {
+    /// This share of the time.
+    fn share(self, share: f32) -> Self {
+        let now = Instant::now();
+        let left = self.deadline.saturating_duration_since(now);
+        Self {
+            deadline: now + left.mul_f32(share),
+            patience: self.patience.map(|patience| patience.mul_f32(share)),
+        }
+    }
+
+    async fn get(
+        self,
+        cache: &SecretCache,
+        caller: &Arc<Caller>,
+        key: CacheKey,
+        max_age: Option<Duration>,
+    ) -> Result<Arc<CachedVersion>, ApiError> {
+        let fetch = cache.get(caller, key.clone(), max_age, self.deadline);
+        let Some(patience) = self.patience else {
+            return fetch.await;
+        };
+        let is_slow = async {
+            cache.admitted(&key).await;
+            sleep(patience).await;
+        };
+        tokio::select! {
+            biased;
+            result = fetch => result,
+            () = is_slow => {
+                cache.note_slow(&key);
+                Err(ApiError::from_flight("ShowSecretVersion", FlightError::TimedOut))
+            }
+        }
+    }
+}
+
+/// Fetches all objects, each at most as old as its entry of `max_ages` (`None` is any age). `same` is the last Mount
+/// of the volume, if it was with the same parameters.
 ///
 /// # Errors
 /// One error that lists all objects that failed.
 pub(super) async fn fetch(
     plan: &FetchPlan,
     max_ages: &[Option<Duration>],
+    same: Option<&MountRecord>,
     cache: &SecretCache,
 ) -> Result<Vec<FetchedObject>, MountError> {
+    let was_missing = |index: usize| {
+        let delivered = same.and_then(|record| record.delivered.get(index));
+        delivered == Some(&Delivered::Nothing)
+    };
     // First what the cache has: that is all objects of most repeated mounts, and needs no future.
     let mut results: Vec<Option<Result<FetchedObject, ObjectError>>> = (plan.keys.iter())
         .zip(max_ages)
         .zip(&plan.objects)
-        .map(|((key, max_age), object)| {
+        .enumerate()
+        .map(|(index, ((key, max_age), object))| {
             // Once the leader reports that the secret is gone, an optional object has no file.
             if object.optional && max_age.is_none() && cache.is_gone(key, ANY_INTERVAL) {
+                return Some(Ok(fetched(object, &plan.caller, None)));
+            }
+            // Of a secret that was missing before, this node finds out in the background, and more rarely than
+            // volumes are mounted again.
+            if object.optional && was_missing(index) && cache.is_awaited(key) {
                 return Some(Ok(fetched(object, &plan.caller, None)));
             }
             let cached = cache.peek(key, *max_age)?;
@@ -118,20 +178,31 @@ async fn fetch_object(
     };
     let key = &plan.keys[index];
     let last_good = cache.last_good(&plan.caller, key).await;
-    let mut deadline = plan.deadline;
-    if last_good.is_some() {
-        deadline = deadline.min(Instant::now() + STALE_FALLBACK_AFTER);
-    }
+    let wait = Wait {
+        deadline: plan.deadline,
+        patience: last_good.as_ref().map(|_| STALE_FALLBACK_AFTER),
+    };
     let last_good = match last_good {
         Some(last) if last.known_outage => {
-            return Ok(fetch_in_outage(plan, object, last, max_age, deadline, cache).await);
+            return Ok(fetch_in_outage(plan, object, last, max_age, wait, cache).await);
         }
         last => last,
     };
-    let error = match fetch_with_failover(plan, index, max_age, deadline, cache).await {
+    let error = match fetch_with_failover(plan, index, max_age, wait, cache).await {
         Ok(object) => return Ok(object),
         Err(error) => error,
     };
+    // This process had no room for the call, so that nothing is known about the cloud. What the leader has
+    // confirmed is good enough; anything else would be an old value without an outage.
+    if error.kind == ErrorKind::RateLimited {
+        return match cache.confirmed(key, plan.interval) {
+            Some(version) => Ok(fetched(object, &plan.caller, Some(version))),
+            None => Err(ObjectError::from_api(&object.name, field, &error)),
+        };
+    }
+    if object.optional && !error.is_definitive() && cache.is_gone(key, ANY_INTERVAL) {
+        return Ok(fetched(object, &plan.caller, None));
+    }
     if !error.is_definitive() {
         let primary = last_good.map(|last| (&plan.caller, last));
         let known = primary
@@ -156,27 +227,27 @@ async fn fetch_with_failover(
     plan: &FetchPlan,
     index: usize,
     max_age: Option<Duration>,
-    deadline: Instant,
+    wait: Wait,
     cache: &SecretCache,
 ) -> Result<FetchedObject, ApiError> {
     let object = &plan.objects[index];
-    let left = deadline.saturating_duration_since(Instant::now());
-    let primary_deadline = match plan.failover {
-        Some(_) => deadline - left.mul_f32(1.0 - PRIMARY_SHARE),
-        None => deadline,
+    let primary = match plan.failover {
+        Some(_) => wait.share(PRIMARY_SHARE),
+        None => wait,
     };
     let key = plan.keys[index].clone();
-    let error = match cache
-        .get(&plan.caller, key, max_age, primary_deadline)
-        .await
-    {
+    let error = match primary.get(cache, &plan.caller, key, max_age).await {
         Ok(version) => return Ok(fetched(object, &plan.caller, Some(version))),
         Err(error) => error,
     };
     let Some(failover) = plan.failover.as_ref().filter(|_| error.kind.is_outage()) else {
         return Err(error);
     };
-    match fetch_from(failover, object, max_age, deadline, cache).await {
+    let rest = Wait {
+        patience: wait.share(1.0 - PRIMARY_SHARE).patience,
+        ..wait
+    };
+    match fetch_from(failover, object, max_age, rest, cache).await {
         Ok(object) => Ok(object),
         // The failure of the primary region determines the kind; both are reported.
         Err(second) => Err(error.and(&format!("failoverRegion: {second}"))),
@@ -187,11 +258,11 @@ async fn fetch_from(
     caller: &Arc<Caller>,
     object: &Arc<Object>,
     max_age: Option<Duration>,
-    deadline: Instant,
+    wait: Wait,
     cache: &SecretCache,
 ) -> Result<FetchedObject, ApiError> {
     let key = key_for(caller, object);
-    let version = cache.get(caller, key, max_age, deadline).await?;
+    let version = wait.get(cache, caller, key, max_age).await?;
     Ok(fetched(object, caller, Some(version)))
 }
 
@@ -207,13 +278,13 @@ async fn fetch_in_outage(
     object: &Arc<Object>,
     last: LastGood,
     max_age: Option<Duration>,
-    deadline: Instant,
+    wait: Wait,
     cache: &SecretCache,
 ) -> FetchedObject {
     let Some(failover) = &plan.failover else {
         return serve_stale(object, &plan.caller, &last, None, cache);
     };
-    match fetch_from(failover, object, max_age, deadline, cache).await {
+    match fetch_from(failover, object, max_age, wait, cache).await {
         Ok(object) => object,
         Err(error) => {
             let other = last_of_failover(plan, object, cache).await;

@@ -112,11 +112,11 @@ impl Pipeline {
 
         let settings = self.volumes.settings(parameters);
         let same = mounted.as_deref().filter(|m| m.settings == settings);
-        let plan = resolve(&self.resolver, &authorized, same)?;
+        let plan = resolve(&self.resolver, &authorized, same, self.interval)?;
 
-        let interval = plan.interval.unwrap_or(self.interval);
+        let interval = plan.interval;
         let max_ages = freshness::versions(mounted.as_deref(), &plan.keys, interval, &self.cache);
-        let fetched = fetch(&plan, &max_ages, &self.cache).await?;
+        let fetched = fetch(&plan, &max_ages, same, &self.cache).await?;
 
         let (namespace, mode) = (&request.pod.namespace, request.default_mode);
         let (response, fetched, room) = self

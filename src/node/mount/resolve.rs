@@ -24,14 +24,15 @@ pub struct FetchPlan {
     pub caller: Arc<Caller>,
     /// The same in the failover region, which is used only during an outage of the primary region.
     pub failover: Option<Arc<Caller>>,
-    /// The polling interval of the class, if it sets one.
-    pub interval: Option<Duration>,
+    /// The polling interval: that of the class, or of the provider.
+    pub interval: Duration,
     /// When the response is due.
     pub deadline: Instant,
 }
 
 /// Resolves the region, project and identity of a request, and the keys of its objects. `same` is the last
 /// Mount of the volume, if it was with the same parameters: its keys need not be built again.
+/// `interval` is that of classes that set none.
 ///
 /// # Errors
 /// If the class is invalid, or a region or credentials are missing.
@@ -39,6 +40,7 @@ pub(super) fn resolve(
     resolver: &Resolver,
     authorized: &Authorized<'_>,
     same: Option<&MountRecord>,
+    interval: Duration,
 ) -> Result<FetchPlan, MountError> {
     let Authorized { request, objects } = authorized;
     let class = ClassView {
@@ -71,7 +73,7 @@ pub(super) fn resolve(
         keys: known.map_or_else(|| objects.list.iter().map(key).collect(), Arc::clone),
         objects: objects.list.clone(),
         failover,
-        interval: class.interval()?,
+        interval: class.interval()?.unwrap_or(interval),
         deadline: request.deadline,
         caller,
     })
