@@ -14,6 +14,7 @@ mod files;
 mod kubelet_root;
 mod names;
 mod outage;
+mod rejections;
 mod restart;
 mod revocation;
 mod simulated_driver;

@@ -179,3 +179,47 @@ async fn a_change_of_leaders_causes_few_extra_polls() {
         assert!((1..=3).contains(&calls), "{calls}");
     }
 }
+
+#[tokio::test]
+async fn a_leader_that_may_not_list_service_accounts_resigns() {
+    let mut cluster = Cluster::of(2).await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", "objectVersion: latest");
+    cluster.pod(0, "app", "1").await;
+    cluster.live(2 * INTERVAL).await;
+    cluster.api.0.fail_resource("serviceaccounts", Some(403));
+    let leader = usize::from(cluster.leader() != "node-0");
+    cluster.restart(leader).await;
+    let before = cluster.leader();
+    let mut leaders = vec![before];
+    for _ in 0..20 {
+        cluster.live(INTERVAL / 4).await;
+        leaders.push(cluster.leader());
+    }
+    leaders.dedup();
+    assert!(leaders.len() > 2, "{leaders:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_had_nothing_to_poll_does_not_resign_at_the_next_poll() {
+    let cluster = Cluster::of(2).await;
+    cluster.create("a", "one").await;
+    cluster.create("b", "one").await;
+    cluster.apply_one("app", "a", "objectVersion: latest");
+    cluster.apply_one("other", "b", "objectVersion: latest");
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.live(2 * INTERVAL).await;
+    let fault =
+        serde_json::json!({"match": {"operation": "ListSecretVersions"}, "fault": {"status": 502}});
+    cluster.fault(fault).await;
+    cluster.live(INTERVAL + 10 * SECOND).await;
+    cluster.end_pod(0, &pod);
+    cluster.live(2 * SECOND).await;
+    cluster.clear_faults().await;
+    cluster.live(20 * INTERVAL).await;
+    let leader = cluster.leader();
+    cluster.pod(1, "other", "2").await;
+    cluster.live(10 * SECOND).await;
+    assert_eq!(cluster.leader(), leader);
+    assert!(cluster.revision("b").is_some());
+}
