@@ -3,7 +3,7 @@
 use super::manifest::{ClassManifest, Scalar};
 use crate::class::objects::Objects;
 use crate::cloud::Region;
-use crate::policy::{Place, Policy, PolicyProblem};
+use crate::policy::{DeniedPart, Place, Policy, PolicyProblem};
 
 /// What classes are checked against: a policy, and the settings of the provider that it is for.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub struct PolicyCheck {
     project: Option<String>,
 }
 
-/// What the policy does not allow: line, parameter and reason, and whether it depends on unknown settings of the
-/// provider.
+/// What the policy does not allow: line, the parameter that fails, the reason, and whether that does not depend
+/// on unknown settings of the provider.
 pub(super) struct PolicyFinding {
     pub(super) line: u64,
     pub(super) parameter: &'static str,
@@ -61,22 +61,32 @@ impl PolicyCheck {
                 .filter(|_| region.is_some() && region == home)
         });
         let failover = set("failoverRegion").map(|region| Place::new(region, None));
-        let places = [
-            ("region", Some(Place { region, project })),
-            ("failoverRegion", failover),
-        ];
+        let primary = Place { region, project };
+        let places = [Some((primary, false)), failover.map(|place| (place, true))];
         let mut findings = Vec::new();
-        for (parameter, place) in places {
-            let Some(place) = place else { continue };
+        for (place, is_failover) in places.into_iter().flatten() {
             for object in &objects.list {
                 let checked = self.policy.check(namespace, place, [object.name.as_str()]);
                 let Err(denial) = checked else { continue };
+                let parameter = match denial.part() {
+                    // It is so in every region, and has been reported.
+                    DeniedPart::Secret if is_failover => continue,
+                    DeniedPart::Secret => "objects",
+                    // No project that the class sets applies there.
+                    _ if is_failover => "failoverRegion",
+                    DeniedPart::Region => "region",
+                    DeniedPart::Project => "projectId",
+                };
+                let line = match class.parameter(parameter) {
+                    Some(scalar) if parameter != "objects" => scalar.line,
+                    _ => list.inner_line(object.line),
+                };
                 findings.push(PolicyFinding {
-                    line: list.inner_line(object.line),
+                    line,
                     parameter,
                     reason: denial.to_string(),
                     // The provider may have a project for the region.
-                    is_certain: parameter == "failoverRegion"
+                    is_certain: is_failover
                         || self.region.is_some()
                         || !denial.needs_only_project(),
                 });

@@ -90,21 +90,28 @@ impl Policy {
                 (Some(_), None) => unknown,
                 (Some(globs), Some(name)) => any(globs, name),
             };
-        // `*` would match it as well.
-        let of_namespace = rules.iter().filter(|rule| {
-            !namespace.is_empty()
-                && any(&rule.namespaces, namespace)
-                && fits(&rule.regions, place.region, true)
-        });
-        let of_namespace: Vec<&Rule> = of_namespace.collect();
+        // `*` would match an empty one as well.
+        let of_namespace = rules
+            .iter()
+            .filter(|rule| !namespace.is_empty() && any(&rule.namespaces, namespace));
+        let in_region = of_namespace
+            .clone()
+            .filter(|rule| fits(&rule.regions, place.region, true));
+        let in_region: Vec<&Rule> = in_region.collect();
+        let mut part = DeniedPart::Project;
         let mut denied = DeniedSecrets::default();
         let mut without_project = DeniedSecrets::default();
         for secret in secrets {
-            let mut naming = of_namespace
+            let mut naming = in_region
                 .iter()
                 .filter(|rule| any(&rule.secrets, secret))
                 .peekable();
             if naming.peek().is_none() {
+                let is_named = of_namespace.clone().any(|rule| any(&rule.secrets, secret));
+                part = part.min(match is_named {
+                    true => DeniedPart::Region,
+                    false => DeniedPart::Secret,
+                });
                 denied.add(secret);
             } else if !naming.any(|rule| fits(&rule.projects, place.project, false)) {
                 match place.project {
@@ -120,6 +127,7 @@ impl Policy {
             namespace: namespace.to_owned(),
             region: place.region.map(ToOwned::to_owned),
             project: place.project.map(ToOwned::to_owned),
+            part,
             denied,
             without_project,
         })
@@ -166,12 +174,24 @@ impl fmt::Display for DeniedSecrets {
     }
 }
 
+/// The part of a request that no rule allows together with the parts before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeniedPart {
+    /// The secret: no rule allows the namespace to use it anywhere.
+    Secret,
+    /// The region: rules allow others.
+    Region,
+    /// The project: rules allow others in this region.
+    Project,
+}
+
 /// What the policy does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     namespace: String,
     region: Option<String>,
     project: Option<String>,
+    part: DeniedPart,
     denied: DeniedSecrets,
     /// Secrets that are allowed in certain projects, while the request names none.
     without_project: DeniedSecrets,
@@ -181,6 +201,11 @@ impl Denial {
     /// Whether a project in the request might be all that is missing.
     pub fn needs_only_project(&self) -> bool {
         self.denied.names.is_empty()
+    }
+
+    /// The first part that is denied, for any of the secrets.
+    pub fn part(&self) -> DeniedPart {
+        self.part
     }
 
     fn place(&self) -> String {

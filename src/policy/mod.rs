@@ -11,7 +11,7 @@ mod problems;
 mod rule;
 mod yaml;
 
-pub use check::{Denial, Place, Policy};
+pub use check::{Denial, DeniedPart, Place, Policy};
 pub use file::{PolicyError, PolicyWatch, RELOAD_PERIOD};
 pub use glob::{Glob, GlobKind};
 pub use problems::PolicyProblem;

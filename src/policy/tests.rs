@@ -45,6 +45,28 @@ fn one_rule_must_allow_all_parts() {
         region: None,
         project: Some("p1"),
     };
+    for (namespace, secret, region, project, part) in [
+        ("shop", "shop.db", "cn-north-4", None, DeniedPart::Secret),
+        ("shop-eu", "other", "ru-1", Some("x"), DeniedPart::Secret),
+        ("", "common-tls", "ru-1", None, DeniedPart::Secret),
+        ("bar", "other", "ru-1", Some("p2"), DeniedPart::Region),
+        (
+            "bar",
+            "other",
+            "cn-north-4",
+            Some("p2"),
+            DeniedPart::Project,
+        ),
+        ("bar", "other", "cn-north-4", None, DeniedPart::Project),
+    ] {
+        let place = Place::new(region, project);
+        let denial = policy.check(namespace, place, [secret, "common-tls"]);
+        assert_eq!(
+            denial.expect_err(secret).part(),
+            part,
+            "{namespace} {secret}"
+        );
+    }
     assert!(policy.allows("bar", unknown, "other"));
     assert!(Policy::unrestricted().allows("", unknown, "x"));
     let nothing = super::Policy::parse("version: 1\nrules: []").unwrap();

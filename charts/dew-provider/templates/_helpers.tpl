@@ -57,4 +57,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "\n\nmetrics.serviceMonitor.enabled needs metrics.service.enabled: true" }}
 {{- end }}
+{{- /* YAML allows a key once. The parentheses allow for values kept from an older release. */}}
+{{- $own := include "dew-provider.labels" . | fromYaml }}
+{{- $monitor := (.Values.metrics.serviceMonitor).labels }}
+{{- $rule := (.Values.metrics.prometheusRule).labels }}
+{{- $dashboard := (.Values.metrics.dashboard).labels }}
+{{- range $value, $labels := dict "podLabels" .Values.podLabels "metrics.serviceMonitor.labels" $monitor "metrics.prometheusRule.labels" $rule "metrics.dashboard.labels" $dashboard }}
+{{- range $key, $_ := $labels }}
+{{- if hasKey $own $key }}
+{{- fail (printf "\n\n%s sets %s, which the chart sets itself: remove it" $value $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
