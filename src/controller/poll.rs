@@ -42,8 +42,10 @@ pub(super) struct PollOutcome {
     pub(super) first_strategy: Strategy,
     /// The strategy that led to a result, if any did.
     pub(super) strategy: Option<Strategy>,
-    /// Whether the cloud responded.
-    pub(super) answered: bool,
+    /// When the poll started.
+    pub(super) started: Instant,
+    /// Whether the cloud responded; `None` if it was not asked.
+    pub(super) answered: Option<bool>,
     /// Whether the cloud rejected everything that was asked.
     pub(super) rejected: bool,
     /// What pods followed when the poll started.
@@ -60,7 +62,8 @@ impl Poll {
     /// Polls, and publishes what moved.
     pub(super) async fn run(self) -> PollOutcome {
         let followed: Vec<Followed> = self.planned.followed.keys().cloned().collect();
-        let deadline = Instant::now() + POLL_TIMEOUT.min(self.planned.interval);
+        let started = Instant::now();
+        let deadline = started + POLL_TIMEOUT.min(self.planned.interval);
         let (resolutions, strategy) = probe(
             &self.csms,
             &self.planned.caller,
@@ -70,15 +73,12 @@ impl Poll {
             deadline,
         )
         .await;
-        let is_answer = |resolution: &Result<_, ApiError>| match resolution {
-            Ok(_) => true,
-            Err(error) => !error.kind.is_outage() && error.kind != ErrorKind::RateLimited,
-        };
         let outcome = PollOutcome {
             id: self.id.clone(),
             first_strategy: self.strategy,
             strategy: resolutions.values().any(Result::is_ok).then_some(strategy),
-            answered: resolutions.values().any(is_answer),
+            started,
+            answered: resolutions.values().filter_map(is_answer).max(),
             rejected: resolutions
                 .values()
                 .all(|resolution| resolution.as_ref().is_err_and(ApiError::is_definitive)),
@@ -162,6 +162,20 @@ impl Poll {
     }
 }
 
+/// Whether the cloud responded; `None` if it was not asked, because the poll failed in this process.
+fn is_answer<T>(resolution: &Result<T, ApiError>) -> Option<bool> {
+    let Err(error) = resolution else {
+        return Some(true);
+    };
+    match error.kind {
+        kind if kind.is_outage() => Some(false),
+        ErrorKind::RateLimited | ErrorKind::Credentials | ErrorKind::Configuration => None,
+        // A list of versions says that none holds the stage.
+        ErrorKind::NotFound => Some(true),
+        _ => error.status.is_some().then_some(true),
+    }
+}
+
 /// The time until the next poll. Each secret has a fixed offset in its interval, the same for every leader,
 /// so that polls are spread evenly.
 pub(super) fn until_next(id: &SecretId, interval: Duration, now: i64) -> Duration {
@@ -178,4 +192,31 @@ pub(super) fn until_next(id: &SecretId, interval: Duration, now: i64) -> Duratio
     // Add 1 here and below, so that the next poll is strictly after now.
     let elapsed = (now.unsigned_abs() + 1) % interval;
     Duration::from_millis(1 + (offset + interval - elapsed) % interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_cloud_answers() {
+        let failed = |kind, status| {
+            let mut error = ApiError::local("ListSecretVersions", kind, "why");
+            error.status = status;
+            is_answer::<()>(&Err(error))
+        };
+        assert_eq!(is_answer(&Ok(())), Some(true));
+        assert_eq!(failed(ErrorKind::Denied, Some(403)), Some(true));
+        assert_eq!(failed(ErrorKind::NotFound, None), Some(true));
+        assert_eq!(failed(ErrorKind::Timeout, None), Some(false));
+        assert_eq!(failed(ErrorKind::Server, Some(502)), Some(false));
+        for kind in [
+            ErrorKind::Configuration,
+            ErrorKind::Credentials,
+            ErrorKind::Invalid,
+            ErrorKind::RateLimited,
+        ] {
+            assert_eq!(failed(kind, None), None, "{kind:?}");
+        }
+    }
 }

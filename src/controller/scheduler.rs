@@ -392,7 +392,6 @@ impl Scheduler<'_> {
         for namespace in &secret.planned.namespaces {
             self.turns.insert(Arc::clone(namespace), now);
         }
-        self.unanswered.get_or_insert_with(Instant::now);
         let planned = secret.planned.clone();
         let strategy = match self.strategies.get(&id) {
             Some((strategy, at)) if at.elapsed() < STRATEGY_VALID_FOR => *strategy,
@@ -421,8 +420,10 @@ impl Scheduler<'_> {
 
     fn record(&mut self, outcome: PollOutcome) {
         let now = Instant::now();
-        if outcome.answered {
-            self.unanswered = None;
+        match outcome.answered {
+            Some(true) => self.unanswered = None,
+            Some(false) => drop(self.unanswered.get_or_insert(outcome.started)),
+            None => {}
         }
         match outcome.strategy {
             Some(strategy) if strategy > outcome.first_strategy => {

@@ -16,6 +16,15 @@ fn apply_in(cluster: &Cluster, namespace: &str, name: &str, objects: &str, allow
     cluster.api.put_account(namespace, name, Some(&list));
 }
 
+/// Edits a class in the namespace `hostile`.
+fn edit(cluster: &Cluster, class: &str, objects: &str, more: &[(&str, &str)]) {
+    let parameters = more.iter().copied().chain([("objects", objects)]);
+    let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    cluster
+        .api
+        .put_class("hostile", class, &parameters.collect());
+}
+
 fn scheduled_in(cluster: &Cluster, namespace: &str, class: &str, uid: &str) -> PodVolume {
     let pod = PodVolume {
         namespace: namespace.into(),
@@ -166,4 +175,44 @@ async fn failures_of_one_namespace_leave_room_for_the_events_of_others() {
         .filter(|event| event.starts_with("wrong-"))
         .count();
     assert!((1..=25).contains(&noisy), "{noisy}");
+}
+
+#[tokio::test]
+async fn a_class_that_cannot_be_polled_keeps_no_leader_in_office_that_the_cloud_does_not_answer() {
+    let cluster = Cluster::of(2).await;
+    for secret in ["a", "own"] {
+        cluster.create(secret, "one").await;
+    }
+    cluster.apply_one("app", "a", "objectVersion: latest");
+    let pods = [
+        cluster.pod(0, "app", "0").await,
+        cluster.pod(1, "app", "1").await,
+    ];
+    apply_in(
+        &cluster,
+        "hostile",
+        "c",
+        &object("own", ""),
+        &["own".into()],
+    );
+    let pod = scheduled_in(&cluster, "hostile", "c", "h");
+    cluster.publish(0, &pod).await.unwrap();
+    cluster.live(INTERVAL).await;
+    edit(
+        &cluster,
+        "c",
+        &object("own", ""),
+        &[("credentials", "file")],
+    );
+    cluster.live(INTERVAL).await;
+    let first = cluster.leader();
+    let index: usize = first.strip_prefix("node-").unwrap().parse().unwrap();
+    cluster.nodes[index].cut(true);
+    cluster.live(6 * INTERVAL).await;
+    assert_ne!(cluster.leader(), first);
+    cluster.put("a", "two", &[]).await;
+    let other = &pods[1 - index];
+    cluster
+        .until(2 * INTERVAL, || read(other, "a") == "two")
+        .await;
 }
