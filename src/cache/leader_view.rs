@@ -36,9 +36,9 @@ pub struct SecretRef<'a> {
 }
 
 impl SecretRef<'_> {
-    /// Whether a key is of this secret under the process's own identity, whatever the version.
+    /// Whether a key is of this secret under the identity with which the leader polls, whatever the version.
     pub(super) fn is_of(&self, key: &CacheKey) -> bool {
-        key.identity.is_own()
+        key.identity.is_default()
             && key.secret == self.secret
             && key.region.as_str() == self.region
             && key.project.as_deref() == self.project
@@ -150,8 +150,9 @@ impl LeaderView {
     }
 
     fn hash_of(&self, key: &CacheKey) -> Option<u64> {
-        // The leader does not cover secrets that pods fetch with their own keys.
-        if !key.identity.is_own() {
+        // The leader does not cover secrets that pods fetch with other credentials than its own: what these see
+        // may be another account.
+        if !key.identity.is_default() {
             return None;
         }
         let stage = match &key.selector {
@@ -197,7 +198,7 @@ impl LeaderView {
 
     /// Whether the last revision of a key, or of `latest` of its secret, says that the secret is gone or disabled.
     pub(super) fn rejects(&self, key: &CacheKey) -> bool {
-        if self.revisions.is_empty() || !key.identity.is_own() {
+        if self.revisions.is_empty() || !key.identity.is_default() {
             return false;
         }
         let latest = self.hash(SecretRef {

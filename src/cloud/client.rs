@@ -133,7 +133,7 @@ impl Cloud {
             shared.endpoints.metadata().clone(),
         );
         let chain = CredentialChain::new(agency, env, only)?;
-        Ok(Credentials::own(chain, only.map_or("own", Source::name)))
+        Ok(Credentials::own(chain, only))
     }
 
     /// The project of a caller's secrets: the one it sets, else that of the credentials, else the one

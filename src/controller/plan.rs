@@ -1,4 +1,4 @@
-//! Plans which secrets to poll: those that pods follow under the provider's own identity, according to the
+//! Plans which secrets to poll: those that pods follow with the provider's default credentials, according to the
 //! SecretProviderClasses, to the driver's SecretProviderClassPodStatuses, and to the lists of ServiceAccounts.
 //!
 //! A class may name anything, also what its pods may not mount. Such secrets are not polled, because what comes
@@ -289,7 +289,8 @@ fn add(
     }
 }
 
-/// Parses a class. Returns `None` if its pods bring their own keys: the nodes of these pods poll.
+/// Parses a class. Returns `None` if it chooses credentials: what these see may be another account, so the nodes
+/// of its pods poll.
 fn parse(class: &SecretProviderClass, resolver: &Resolver) -> Result<Option<ClassPlan>, String> {
     let empty = BTreeMap::new();
     let values = class.spec.parameters.as_ref().unwrap_or(&empty);
@@ -310,10 +311,14 @@ fn parse(class: &SecretProviderClass, resolver: &Resolver) -> Result<Option<Clas
         list.join("; ")
     })?;
     let interval = view.interval().map_err(|error| error.message)?;
-    if parameters.protected("credentials") == Some(PUBLISH_SECRET) {
+    let credentials = parameters.protected("credentials");
+    if credentials == Some(PUBLISH_SECRET) {
         return Ok(None);
     }
     let caller = resolver.caller(view, None).map_err(|error| error.message)?;
+    if credentials.is_some() {
+        return Ok(None);
+    }
     let followed = objects.list.iter().filter_map(|object| {
         let followed = match &object.selector {
             VersionSelector::Latest => None,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use dew_provider::sim::csi_driver::PodVolume;
+use dew_provider::sim::huawei::{self, Account, DEMO_REGION};
 use serde_json::json;
 
 use crate::support::api_server::REVISIONS;
-use crate::support::cluster::{Cluster, INTERVAL, SECOND, read};
+use crate::support::cluster::{Cluster, INTERVAL, SECOND, Setup, read};
 
 /// A class and a ServiceAccount of the same name that lists `allowed`, in a namespace.
 fn apply_in(cluster: &Cluster, namespace: &str, name: &str, objects: &str, allowed: &[String]) {
@@ -215,4 +216,79 @@ async fn a_class_that_cannot_be_polled_keeps_no_leader_in_office_that_the_cloud_
     cluster
         .until(2 * INTERVAL, || read(other, "a") == "two")
         .await;
+}
+
+/// The reason in the SecretRevision of a secret.
+fn reason(cluster: &Cluster, secret: &str) -> String {
+    let revision = cluster.revision(secret).unwrap_or_default();
+    let reason = revision["status"]["conditions"][0]["reason"].as_str();
+    reason.unwrap_or("no revision").to_owned()
+}
+
+#[tokio::test]
+async fn credentials_that_one_class_chooses_are_used_for_no_other() {
+    // The agency of the nodes belongs to another account, in which the secret does not exist.
+    let other = Account {
+        access_key: "OTHERACCESSKEY000001".into(),
+        secret_key: "other-secret-key".to_owned().into(),
+        name: "nodes".into(),
+        projects: [(DEMO_REGION.to_owned(), "f".repeat(32))].into(),
+        ..Account::demo()
+    };
+    let emulator = huawei::Config {
+        accounts: vec![other, Account::demo()],
+        ..huawei::Config::default()
+    };
+    for source in ["agency", "file"] {
+        let cluster = Cluster::with(Setup {
+            nodes: 2,
+            emulator: emulator.clone(),
+            ..Setup::default()
+        })
+        .await;
+        cluster.create("a", "one").await;
+        // By name, the hostile namespace comes before the other and after it.
+        for namespace in ["a-hostile", "z-hostile"] {
+            let objects = object("a", ", optional: true");
+            apply_in(&cluster, namespace, "c", &objects, &["a".into()]);
+            let pod = scheduled_in(&cluster, namespace, "c", namespace);
+            cluster.publish(0, &pod).await.unwrap();
+            let parameters = [("objects", objects.as_str()), ("credentials", source)];
+            let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            cluster.api.put_class(namespace, "c", &parameters.into());
+        }
+        cluster.live(INTERVAL).await;
+        cluster.apply_one("app", "a", "objectVersion: latest");
+        let pod = cluster.pod(1, "app", "1").await;
+        cluster.live(3 * INTERVAL).await;
+        assert_eq!(reason(&cluster, "a"), "Confirmed", "{source}");
+        cluster.put("a", "two", &[]).await;
+        let most = INTERVAL + 30 * SECOND;
+        cluster.until(most, || read(&pod, "a") == "two").await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_poll_for_classes_that_choose_credentials_whatever_the_leader_finds() {
+    let cluster = Cluster::of(2).await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", "objectVersion: latest");
+    cluster.pod(0, "app", "1").await;
+    let parameters = [
+        ("objects", &*object("a", "")),
+        ("credentials", "environment"),
+    ];
+    cluster.apply("chosen", &parameters, &["a"]);
+    let pod = cluster.pod(1, "chosen", "2").await;
+    cluster.live(2 * INTERVAL).await;
+    let gone = json!({
+        "match": {"operation": "ListSecretVersions"},
+        "fault": {"status": 404, "code": "CSMS.0005"},
+    });
+    cluster.fault(gone).await;
+    cluster.live(3 * INTERVAL).await;
+    assert_eq!(reason(&cluster, "a"), "NotFound");
+    cluster.put("a", "two", &[]).await;
+    let most = INTERVAL + 30 * SECOND;
+    cluster.until(most, || read(&pod, "a") == "two").await;
 }

@@ -9,6 +9,7 @@ use super::access_keys::AccessKeys;
 use super::chain::CredentialChain;
 use super::fingerprint::FingerprintParts;
 use super::identity::Identity;
+use super::source::Source;
 use crate::cloud::error::ApiError;
 
 /// The credentials of a pod or of the process. Clones are the same identity and share what was fetched;
@@ -25,8 +26,8 @@ enum Provenance {
     },
     Own {
         chain: CredentialChain,
-        /// The sources that may be used.
-        sources: &'static str,
+        /// The only source that may be used; any if `None`.
+        source: Option<Source>,
     },
 }
 
@@ -41,16 +42,16 @@ impl Credentials {
         }))
     }
 
-    /// The process's own; `sources` names those that may be used.
-    pub(in crate::cloud) fn own(chain: CredentialChain, sources: &'static str) -> Self {
-        Self(Arc::new(Provenance::Own { chain, sources }))
+    /// The process's own, from one source only or, if `None`, from any.
+    pub(in crate::cloud) fn own(chain: CredentialChain, source: Option<Source>) -> Self {
+        Self(Arc::new(Provenance::Own { chain, source }))
     }
 
     /// The identity that these credentials have now.
     pub fn identity(&self) -> Identity {
         match &*self.0 {
             Provenance::Fixed { identity, .. } => identity.clone(),
-            Provenance::Own { chain, sources } => Identity::own(sources, chain.file_stamp()),
+            Provenance::Own { chain, source } => Identity::own(*source, chain.file_stamp()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::file::FileStamp;
+use super::source::Source;
 
 /// Distinguishes callers: what was fetched for one identity is never served to another.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -12,9 +13,9 @@ pub struct Identity(Who);
 enum Who {
     /// SHA-256 of fixed keys.
     Keys([u8; 32]),
-    /// The process's own credentials, by the sources that may be used and the state of the credentials
+    /// The process's own credentials, by the source that a class chose and the state of the credentials
     /// file: if its keys change, the process has another identity.
-    Own(&'static str, Option<FileStamp>),
+    Own(Option<Source>, Option<FileStamp>),
     /// SHA-256 of what stays the same across restarts; equal to none of the others.
     Fingerprint([u8; 32]),
 }
@@ -25,9 +26,9 @@ impl Identity {
         Self(Who::Keys(hash))
     }
 
-    /// The process itself.
-    pub(super) fn own(sources: &'static str, file: Option<FileStamp>) -> Self {
-        Self(Who::Own(sources, file))
+    /// The process itself, with credentials from the one source or, if `None`, from the first that is configured.
+    pub(super) fn own(source: Option<Source>, file: Option<FileStamp>) -> Self {
+        Self(Who::Own(source, file))
     }
 
     /// An identity that is the same after a restart: see [`Cloud::fingerprint`].
@@ -37,9 +38,10 @@ impl Identity {
         Self(Who::Fingerprint(hash))
     }
 
-    /// Whether it is the process's own identity, rather than a pod's.
-    pub fn is_own(&self) -> bool {
-        matches!(self.0, Who::Own(..))
+    /// Whether it is the process's own identity, and no class chose its source: the one with which the leader
+    /// polls.
+    pub fn is_default(&self) -> bool {
+        matches!(self.0, Who::Own(None, _))
     }
 
     /// The hash, if this is a fingerprint.
@@ -58,7 +60,7 @@ impl fmt::Debug for Identity {
             Who::Keys([a, b, c, d, ..]) | Who::Fingerprint([a, b, c, d, ..]) => {
                 write!(f, "Identity({a:02x}{b:02x}{c:02x}{d:02x})")
             }
-            Who::Own(sources, _) => write!(f, "Identity({sources})"),
+            Who::Own(source, _) => write!(f, "Identity({})", source.map_or("own", Source::name)),
         }
     }
 }
