@@ -37,7 +37,8 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(60);
 const DELETE_UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A poll that is late by this fraction of its interval withholds the heartbeat.
 const LATE_FRACTION: u32 = 2;
-/// Number of intervals without any response from the cloud after which the leader resigns.
+/// Number of intervals without any response from the cloud after which the leader resigns: of the provider's
+/// interval, or of the shortest of the classes if that is longer.
 const CUT_OFF_INTERVALS: u32 = 3;
 /// How long the leader keeps to a worse strategy after CSMS denied a better one.
 const STRATEGY_VALID_FOR: Duration = Duration::from_secs(60 * 60);
@@ -83,6 +84,8 @@ struct Scheduler<'a> {
     turns: HashMap<Arc<str>, Instant>,
     /// Since when the cloud has not responded to any poll.
     unanswered: Option<Instant>,
+    /// When the last poll in each region started that has ended.
+    asked: HashMap<String, Instant>,
     /// When the nodes will have fetched the versions that were published earlier.
     fetching_until: Arc<Mutex<Instant>>,
 }
@@ -121,6 +124,7 @@ pub(super) async fn lead(context: &Context, cloud: Cloud, heartbeat: &Heartbeat)
             polled: HashMap::new(),
             turns: HashMap::new(),
             unanswered: None,
+            asked: HashMap::new(),
             fetching_until: Arc::new(Mutex::new(Instant::now())),
         };
         scheduler.run().await;
@@ -189,13 +193,28 @@ impl Scheduler<'_> {
         })
     }
 
-    /// Whether the cloud has not responded for so long that another node should lead.
-    fn is_cut_off(&self, now: Instant) -> bool {
+    /// Whether the cloud has not responded for so long that another node should lead. A region that one namespace
+    /// names may be silent by itself: before that counts, every other region is asked too.
+    fn is_cut_off(&mut self, now: Instant) -> bool {
         let intervals = self.secrets.values().map(|secret| secret.planned.interval);
-        intervals.min().is_some_and(|interval| {
-            let silence = self.unanswered.map(|since| now.duration_since(since));
-            silence.is_some_and(|silence| silence > interval * CUT_OFF_INTERVALS)
-        })
+        let (Some(since), Some(interval)) = (self.unanswered, intervals.min()) else {
+            return false;
+        };
+        let interval = interval.max(self.context.interval);
+        if now.duration_since(since) <= interval * CUT_OFF_INTERVALS {
+            return false;
+        }
+        let mut is_cut_off = true;
+        let mut last = "";
+        for (id, secret) in &mut self.secrets {
+            let asked = self.asked.get(&id.region);
+            if id.region != last && asked.is_none_or(|asked| *asked < since) {
+                secret.due = secret.due.min(now);
+                is_cut_off = false;
+            }
+            last = &id.region;
+        }
+        is_cut_off
     }
 
     fn poll_again_after_panic(&mut self, task: Id) {
@@ -280,6 +299,8 @@ impl Scheduler<'_> {
         self.turns.retain(|namespace, _| in_use.contains(namespace));
         self.strategies
             .retain(|id, _| self.secrets.contains_key(id));
+        let regions: HashSet<&String> = self.secrets.keys().map(|id| &id.region).collect();
+        self.asked.retain(|region, _| regions.contains(region));
         if self.secrets.is_empty() {
             // Nothing is asked any more.
             self.unanswered = None;
@@ -420,6 +441,8 @@ impl Scheduler<'_> {
 
     fn record(&mut self, outcome: PollOutcome) {
         let now = Instant::now();
+        let region = outcome.id.region.clone();
+        self.asked.insert(region, outcome.started);
         match outcome.answered {
             Some(true) => self.unanswered = None,
             Some(false) => drop(self.unanswered.get_or_insert(outcome.started)),

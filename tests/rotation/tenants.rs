@@ -292,3 +292,45 @@ async fn nodes_poll_for_classes_that_choose_credentials_whatever_the_leader_find
     let most = INTERVAL + 30 * SECOND;
     cluster.until(most, || read(&pod, "a") == "two").await;
 }
+
+#[tokio::test]
+async fn a_place_that_does_not_answer_makes_no_leader_resign() {
+    const SILENT: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+    let cluster = Cluster::with(Setup {
+        nodes: 2,
+        interval: 5 * INTERVAL,
+        ..Setup::default()
+    })
+    .await;
+    for secret in ["a", "own"] {
+        cluster.create(secret, "one").await;
+    }
+    // Polled more rarely than a silence lasts that ends a leader's time.
+    let objects = object("a", "");
+    let parameters = [("objects", &*objects), ("rotationPollInterval", "30m")];
+    cluster.apply("app", &parameters, &["a"]);
+    cluster.pod(1, "app", "1").await;
+    apply_in(
+        &cluster,
+        "hostile",
+        "c",
+        &object("own", ""),
+        &["own".into()],
+    );
+    let pod = scheduled_in(&cluster, "hostile", "c", "h");
+    cluster.publish(0, &pod).await.unwrap();
+    cluster.live(INTERVAL).await;
+    let first = cluster.leader();
+    let silent = json!({"match": {"project": SILENT}, "fault": {"delay_ms": 100_000}});
+    cluster.fault(silent).await;
+    let place = [
+        ("region", "ap-southeast-1"),
+        ("projectId", SILENT),
+        ("rotationPollInterval", "1m"),
+    ];
+    edit(&cluster, "c", &object("own", ""), &place);
+    for _ in 0..25 {
+        cluster.live(INTERVAL).await;
+        assert_eq!(cluster.leader(), first);
+    }
+}
