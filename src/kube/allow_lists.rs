@@ -16,6 +16,7 @@ use tracing::warn;
 use super::client::KubeError;
 use super::service_accounts::{ANNOTATION, AllowList, AllowListMode, trim};
 use super::trimmed::{Shape, trimmed};
+use crate::util::budgets::Budgets;
 
 /// Page size of lists: an annotation may have 256 KiB, and a page is in memory as a whole.
 const PAGE_SIZE: u32 = 32;
@@ -23,6 +24,7 @@ const PAGE_SIZE: u32 = 32;
 const MAX_NAMES: usize = 10_000;
 
 /// What one ServiceAccount allows its pods.
+#[derive(PartialEq)]
 enum Allowed {
     /// Every secret: it has no list, and none is required.
     All,
@@ -30,40 +32,95 @@ enum Allowed {
     Names(Box<[u64]>),
 }
 
-#[derive(Default)]
-struct Namespaces {
-    /// By namespace, and by the hash of the account's name. Accounts that allow nothing are left out.
-    accounts: HashMap<String, HashMap<u64, Allowed>>,
+impl Allowed {
+    /// What it counts towards [`MAX_NAMES`].
+    fn len(&self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Names(names) => names.len() + 1,
+        }
+    }
 }
 
-impl Namespaces {
-    fn remove(&mut self, namespace: &str, account: u64) {
-        if let Some(accounts) = self.accounts.get_mut(namespace) {
-            accounts.remove(&account);
-            if accounts.is_empty() {
-                self.accounts.remove(namespace);
+/// The ServiceAccounts of a namespace.
+#[derive(Default)]
+struct Accounts {
+    /// By the hash of the account's name. Accounts that allow nothing are left out.
+    by_name: HashMap<u64, Allowed>,
+    /// How many accounts list each name.
+    listed: HashMap<u64, u32>,
+    /// How many accounts allow every secret.
+    open: u32,
+    /// The sum of their [`Allowed::len`].
+    len: usize,
+}
+
+impl Accounts {
+    fn remove(&mut self, account: u64) {
+        let Some(old) = self.by_name.remove(&account) else {
+            return;
+        };
+        self.len -= old.len();
+        match &old {
+            Allowed::All => self.open -= 1,
+            Allowed::Names(names) => {
+                for name in names {
+                    if let Some(count) = self.listed.get_mut(name) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.listed.remove(name);
+                        }
+                    }
+                }
             }
         }
     }
 
-    /// Replaces what an account allows. Returns whether that exceeds what is kept of a namespace; then the account
-    /// allows nothing.
-    fn put(&mut self, namespace: &str, account: u64, allowed: Option<Allowed>) -> bool {
-        self.remove(namespace, account);
-        let Some(allowed) = allowed else {
+    /// Adds an account that is not there. Returns whether there was room for it.
+    fn add(&mut self, account: u64, allowed: Allowed) -> bool {
+        if self.len + allowed.len() > MAX_NAMES {
             return false;
-        };
-        let len = |allowed: &Allowed| match allowed {
-            Allowed::All => 1,
-            Allowed::Names(names) => names.len() + 1,
-        };
-        let accounts = self.accounts.entry(namespace.to_owned()).or_default();
-        let kept: usize = accounts.values().map(len).sum();
-        if kept + len(&allowed) > MAX_NAMES {
-            return true;
         }
-        accounts.insert(account, allowed);
-        false
+        self.len += allowed.len();
+        match &allowed {
+            Allowed::All => self.open += 1,
+            Allowed::Names(names) => {
+                for name in names {
+                    *self.listed.entry(*name).or_default() += 1;
+                }
+            }
+        }
+        self.by_name.insert(account, allowed);
+        true
+    }
+}
+
+#[derive(Default)]
+struct Namespaces(HashMap<String, Accounts>);
+
+/// What came of an account's list.
+#[derive(PartialEq)]
+enum Put {
+    Unchanged,
+    Changed,
+    /// It exceeds what is kept of a namespace; the account allows nothing.
+    Full,
+}
+
+impl Namespaces {
+    /// Replaces what an account allows.
+    fn put(&mut self, namespace: &str, account: u64, allowed: Option<Allowed>) -> Put {
+        let known = self.0.get(namespace);
+        if known.and_then(|accounts| accounts.by_name.get(&account)) == allowed.as_ref() {
+            return Put::Unchanged;
+        }
+        let accounts = self.0.entry(namespace.to_owned()).or_default();
+        accounts.remove(account);
+        let fits = allowed.is_none_or(|allowed| accounts.add(account, allowed));
+        if accounts.by_name.is_empty() {
+            self.0.remove(namespace);
+        }
+        if fits { Put::Changed } else { Put::Full }
     }
 }
 
@@ -77,6 +134,8 @@ pub struct AllowLists {
     mode: AllowListMode,
     namespaces: Arc<Mutex<Namespaces>>,
     hasher: RandomState,
+    /// Of each namespace whose lists are too long, one an hour.
+    warnings: Arc<Mutex<Budgets>>,
     changes: watch::Receiver<u64>,
     ready: watch::Receiver<bool>,
 }
@@ -95,6 +154,7 @@ impl AllowLists {
             mode,
             namespaces: Arc::clone(&namespaces),
             hasher: RandomState::new(),
+            warnings: Arc::new(Mutex::new(Budgets::new(1.0, 1.0 / 3600.0))),
             changes,
             ready,
         };
@@ -115,24 +175,32 @@ impl AllowLists {
                 })
                 .for_each(|event| {
                     let mut known = namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-                    match event {
-                        Err(_) => {}
-                        Ok(watcher::Event::Init) => fresh = Namespaces::default(),
+                    let has_changed = match event {
+                        Err(_) => false,
+                        Ok(watcher::Event::Init) => {
+                            fresh = Namespaces::default();
+                            false
+                        }
                         Ok(watcher::Event::InitApply(account)) => {
                             watched.put(&mut fresh, &account);
+                            false
                         }
                         Ok(watcher::Event::InitDone) => {
                             *known = std::mem::take(&mut fresh);
                             is_ready.send_replace(true);
+                            true
                         }
                         Ok(watcher::Event::Apply(account)) => watched.put(&mut known, &account),
                         Ok(watcher::Event::Delete(account)) => {
                             let namespace = account.namespace().unwrap_or_default();
-                            known.remove(&namespace, watched.hash(&account.name_any()));
+                            let account = watched.hash(&account.name_any());
+                            known.put(&namespace, account, None) == Put::Changed
                         }
-                    }
+                    };
                     drop(known);
-                    changed.send_modify(|count| *count += 1);
+                    if has_changed {
+                        changed.send_modify(|count| *count += 1);
+                    }
                     std::future::ready(())
                 })
                 .await;
@@ -146,7 +214,7 @@ impl AllowLists {
         let _ = self.ready.clone().wait_for(|ready| *ready).await;
     }
 
-    /// Changes with every event of the watch.
+    /// Changes when what an account allows has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
@@ -161,29 +229,21 @@ impl AllowLists {
             return names.collect();
         }
         let namespaces = self.lock();
-        let Some(accounts) = namespaces.accounts.get(namespace) else {
+        let Some(accounts) = namespaces.0.get(namespace) else {
             return HashSet::new();
         };
-        if accounts
-            .values()
-            .any(|allowed| matches!(allowed, Allowed::All))
-        {
-            return names.collect();
-        }
-        let listed: HashSet<u64> = accounts
-            .values()
-            .flat_map(|allowed| match allowed {
-                Allowed::All => [].iter(),
-                Allowed::Names(names) => names.iter(),
-            })
-            .copied()
-            .collect();
+        let is_listed = |name: &&str| accounts.listed.contains_key(&self.hash(name));
         names
-            .filter(|name| listed.contains(&self.hash(name)))
+            .filter(|name| accounts.open > 0 || is_listed(name))
             .collect()
     }
 
-    fn put(&self, namespaces: &mut Namespaces, account: &PartialObjectMeta<ServiceAccount>) {
+    /// Stores an account. Returns whether that changed something.
+    fn put(
+        &self,
+        namespaces: &mut Namespaces,
+        account: &PartialObjectMeta<ServiceAccount>,
+    ) -> bool {
         let annotation = account.annotations().get(ANNOTATION).map(String::as_str);
         let allowed = match AllowList::parse(annotation) {
             AllowList::Absent if self.mode == AllowListMode::IfPresent => Some(Allowed::All),
@@ -194,7 +254,8 @@ impl AllowLists {
             }
         };
         let namespace = account.namespace().unwrap_or_default();
-        if namespaces.put(&namespace, self.hash(&account.name_any()), allowed) {
+        let put = namespaces.put(&namespace, self.hash(&account.name_any()), allowed);
+        if put == Put::Full && self.may_warn(&namespace) {
             warn!(
                 namespace,
                 account = account.name_any(),
@@ -202,6 +263,13 @@ impl AllowLists {
                  this account"
             );
         }
+        put != Put::Unchanged
+    }
+
+    fn may_warn(&self, namespace: &str) -> bool {
+        let warnings = self.warnings.lock();
+        let mut warnings = warnings.unwrap_or_else(PoisonError::into_inner);
+        warnings.take(namespace, 1.0)
     }
 
     fn hash(&self, name: &str) -> u64 {
