@@ -334,3 +334,32 @@ async fn a_place_that_does_not_answer_makes_no_leader_resign() {
         assert_eq!(cluster.leader(), first);
     }
 }
+
+#[tokio::test]
+async fn volumes_of_one_namespace_whose_cloud_does_not_respond_delay_no_update_of_others() {
+    const SILENT: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+    let cluster = Cluster::of(1).await;
+    cluster.create("wanted", "one").await;
+    cluster.apply_one("app", "wanted", "objectVersion: latest");
+    let pod = cluster.pod(0, "app", "1").await;
+    cluster.create("own", "mine").await;
+    let (own, allowed) = (object("own", ""), ["own".to_owned()]);
+    apply_in(&cluster, "greedy", "app", &own, &allowed);
+    for i in 0..30 {
+        let pod = scheduled_in(&cluster, "greedy", "app", &format!("g{i}"));
+        cluster.publish(0, &pod).await.unwrap();
+    }
+    cluster.live(2 * INTERVAL).await;
+    let fault = json!({"match": {"project": SILENT}, "fault": {"delay_ms": 100_000}});
+    cluster.fault(fault).await;
+    let parameters = [
+        ("objects".to_owned(), own),
+        ("projectId".to_owned(), SILENT.to_owned()),
+    ];
+    let edited = parameters.into();
+    cluster.api.put_class("greedy", "app", &edited);
+    cluster.live(5 * SECOND).await;
+    cluster.put("wanted", "two", &[]).await;
+    cluster.live(INTERVAL + 10 * SECOND).await;
+    assert_eq!(read(&pod, "wanted"), "two");
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -14,9 +13,12 @@ use crate::class::parameters::{ObjectsHash, Parameters};
 use crate::kube::{EventReason, PodRef, Pods};
 use crate::node::volumes::{Drift, SettingsHash, VolumeId};
 use crate::telemetry::metrics::NudgeOutcome;
+use crate::util::shares::Shares;
 
 /// Maximum number of calls to the driver in flight.
-const MAX_CONCURRENT: usize = 8;
+const MAX_CONCURRENT: u32 = 8;
+/// The same for the volumes of one namespace, whose Mounts may all wait for a cloud that does not respond.
+const MAX_CONCURRENT_PER_NAMESPACE: u32 = 4;
 /// How long the node tries to update a volume before it leaves the volume to kubelet.
 const ABANDON_AFTER: Duration = Duration::from_secs(5 * 60);
 /// The waits between calls for one volume: the driver may observe an edited class a moment later, and it
@@ -41,7 +43,7 @@ const FORCED_DELETION_GRACE: Duration = Duration::from_secs(60);
 pub(super) struct Nudger {
     driver: CsiClient,
     pods: Pods,
-    permits: Semaphore,
+    slots: Shares,
     /// Whether the log already says that the driver's socket does not exist.
     missing_logged: AtomicBool,
 }
@@ -51,7 +53,7 @@ impl Nudger {
         Self {
             driver,
             pods,
-            permits: Semaphore::new(MAX_CONCURRENT),
+            slots: Shares::new(MAX_CONCURRENT, MAX_CONCURRENT_PER_NAMESPACE),
             missing_logged: AtomicBool::new(false),
         }
     }
@@ -174,9 +176,7 @@ impl Nudger {
 
     /// Calls the driver once.
     async fn call(&self, context: &Context, id: &VolumeId, pod: &PodRef) -> NudgeOutcome {
-        let Ok(_permit) = self.permits.acquire().await else {
-            return NudgeOutcome::Gone;
-        };
+        let _slot = self.slots.acquire(&pod.namespace, 1).await;
         let volumes = &context.volumes;
         // Checked last: a call for a pod that no longer exists would mount its volume again.
         let (Some(csi), Some(record)) = (
