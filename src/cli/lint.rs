@@ -55,6 +55,9 @@ pub struct LintArgs {
 /// Extensions of the files of a directory that are checked.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
+/// Most bytes of a file: more than all pods of a large cluster, and less than `/dev/zero`.
+const MAX_SIZE: u64 = 256 << 20;
+
 /// Checks the files and prints the findings. The exit code is 1 if there is an error, such as a file that cannot
 /// be read.
 ///
@@ -64,14 +67,14 @@ pub fn run(args: &LintArgs) -> Result<ExitCode> {
     let mut report = Report::default();
     if let Some(file) = &args.policy {
         let name = file.display().to_string();
-        match std::fs::read_to_string(file) {
+        match read(file) {
             Ok(text) => {
                 match PolicyCheck::new(&text, args.region.clone(), args.project_id.clone()) {
                     Ok(policy) => report.policy = Some(policy),
                     Err(problems) => report.policy_problems(&name, problems),
                 }
             }
-            Err(error) => report.unreadable(&name, &io_reason(&error)),
+            Err(why) => report.unreadable(&name, &why),
         }
     }
     for path in &args.files {
@@ -104,17 +107,26 @@ pub fn run(args: &LintArgs) -> Result<ExitCode> {
 
 fn file(report: &mut Report, path: &Path, providers: &[String]) {
     let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    let read = if name == "-" {
-        io::stdin().lock().read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
-    };
-    match (read, String::from_utf8(bytes)) {
-        (Ok(_), Ok(text)) => report.file(&name, &text, providers),
-        (Err(error), _) => report.unreadable(&name, &io_reason(&error)),
-        (_, Err(_)) => report.unreadable(&name, "it is not UTF-8 text"),
+    match read(path) {
+        Ok(text) => report.file(&name, &text, providers),
+        Err(why) => report.unreadable(&name, &why),
     }
+}
+
+/// The text of a file, or of standard input if the path is `-`; the error is why it cannot be read.
+fn read(path: &Path) -> Result<String, String> {
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| io_reason(&error))?)
+    };
+    let mut bytes = Vec::new();
+    let read = input.take(MAX_SIZE + 1).read_to_end(&mut bytes);
+    read.map_err(|error| io_reason(&error))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(format!("it is larger than {} MiB", MAX_SIZE >> 20));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
 /// Checks the manifests of a directory and of those below it, in the order of their names.
@@ -151,6 +163,11 @@ fn directory(report: &mut Report, path: &Path, providers: &[String]) {
         report.unreadable(&path.display().to_string(), &why);
     }
     for path in files {
-        file(report, &path, providers);
+        // The user named none of them, so a pipe, which may stay silent for ever, or a device is a mistake here.
+        if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            report.unreadable(&path.display().to_string(), "it is not a regular file");
+        } else {
+            file(report, &path, providers);
+        }
     }
 }

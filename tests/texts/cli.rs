@@ -367,3 +367,42 @@ async fn lint_reads_directories_and_reports_what_it_cannot_read() {
         assert!(!shown.contains(phrase), "{phrase:?} in {shown}");
     }
 }
+
+/// A repository that lint checks may contain links and pipes.
+#[tokio::test]
+async fn lint_ends_whatever_a_directory_contains() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let manifests = root.join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", manifests.join("device.yaml")).unwrap();
+    std::os::unix::fs::symlink("missing", manifests.join("dangling.yaml")).unwrap();
+    let pipe = manifests.join("pipe.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let manifest =
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: x, annotations: {cce.io/dew-resource: '[]'}}\n";
+    std::fs::write(root.join("good.yaml"), manifest).unwrap();
+    std::os::unix::fs::symlink(root.join("good.yaml"), manifests.join("link.yaml")).unwrap();
+    let output = run(&["lint", manifests.to_str().unwrap()], &[], "").await;
+    let shown = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    for part in [
+        "device.yaml cannot be read: it is not a regular file",
+        "pipe.yaml cannot be read: it is not a regular file",
+        "dangling.yaml cannot be read: No such file or directory",
+        "and 1 ServiceAccounts",
+    ] {
+        assert!(shown.contains(part), "{part:?} not in {shown}");
+    }
+    // A file that the user names may be a pipe, and is read to a limit.
+    for args in [["lint", "/dev/zero"], ["lint", "--policy=/dev/zero"]] {
+        let output = run(&args, &[], "").await;
+        let shown = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        assert!(
+            shown.contains("/dev/zero cannot be read: it is larger than 256 MiB"),
+            "{shown}"
+        );
+    }
+}
