@@ -38,6 +38,10 @@ const MAX_READS_PER_NAMESPACE: u32 = 4;
 /// Limit of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Age that a list counts as having when the API server may have answered from its own cache: more than that
+/// cache usually lags behind, so that such a list confirms nothing that was read just before.
+const CACHE_LAG: Duration = Duration::from_secs(5);
+
 /// Whether the ServiceAccount must list the secrets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 #[clap(rename_all = "camelCase")]
@@ -138,6 +142,7 @@ type AccountName = (String, String);
 #[derive(Clone, Debug)]
 struct CachedList {
     list: Arc<AllowList>,
+    /// When it was the newest.
     read: Instant,
 }
 
@@ -148,7 +153,12 @@ struct CachedLists {
 }
 
 impl CachedLists {
+    /// Keeps a list, unless a newer one is known.
     fn put(&mut self, account: AccountName, cached: CachedList) {
+        let known = self.by_account.get(&account);
+        if known.is_some_and(|known| known.read > cached.read) {
+            return;
+        }
         self.remove(&account);
         self.sizes.add(&account.0, cached.size());
         self.by_account.insert(account, cached);
@@ -197,7 +207,9 @@ pub struct ServiceAccounts {
     client: Client,
     lists: Arc<Mutex<CachedLists>>,
     turns: Arc<Shares>,
-    reads: SingleFlight<AccountName, Result<CachedList, KubeError>>,
+    /// Also by whether the API server may answer from its cache: a caller that needs the newest list must not join
+    /// a read that may return an older one.
+    reads: SingleFlight<(AccountName, bool), Result<CachedList, KubeError>>,
 }
 
 impl ServiceAccounts {
@@ -222,13 +234,12 @@ impl ServiceAccounts {
         max_age: Duration,
         deadline: Instant,
     ) -> Result<(Arc<AllowList>, Duration), KubeError> {
-        let newest = GetParams::default();
-        let known = self.get(namespace, name, max_age, newest, deadline).await?;
+        let known = self.get(namespace, name, max_age, false, deadline).await?;
         Ok((known.list, known.read.elapsed()))
     }
 
     /// Like [`ServiceAccounts::list`], but the API server may answer from its own cache, which is cheap for it
-    /// and usually less than a second old.
+    /// and usually less than a second old. Counts as five seconds older.
     ///
     /// # Errors
     /// If it does not exist or cannot be read before `deadline`.
@@ -239,8 +250,7 @@ impl ServiceAccounts {
         max_age: Duration,
         deadline: Instant,
     ) -> Result<Arc<AllowList>, KubeError> {
-        let cached = GetParams::any();
-        let known = self.get(namespace, name, max_age, cached, deadline).await?;
+        let known = self.get(namespace, name, max_age, true, deadline).await?;
         Ok(known.list)
     }
 
@@ -249,7 +259,7 @@ impl ServiceAccounts {
         namespace: &str,
         name: &str,
         max_age: Duration,
-        parameters: GetParams,
+        may_be_cached: bool,
         deadline: Instant,
     ) -> Result<CachedList, KubeError> {
         let account = (namespace.to_owned(), name.to_owned());
@@ -257,8 +267,9 @@ impl ServiceAccounts {
         if let Some(known) = known.filter(|known| known.read.elapsed() <= max_age) {
             return Ok(known);
         }
-        let fetch = self.clone().fetch(account.clone(), parameters);
-        let (read, _) = self.reads.run(account, deadline, fetch).await;
+        let fetch = self.clone().fetch(account.clone(), may_be_cached);
+        let key = (account, may_be_cached);
+        let (read, _) = self.reads.run(key, deadline, fetch).await;
         read.unwrap_or_else(|error| {
             let reason = match error {
                 FlightError::TimedOut => "timed out",
@@ -282,7 +293,7 @@ impl ServiceAccounts {
     async fn fetch(
         self,
         account: AccountName,
-        parameters: GetParams,
+        may_be_cached: bool,
     ) -> Result<CachedList, KubeError> {
         let (namespace, name) = &account;
         let deadline = Instant::now() + READ_TIMEOUT;
@@ -292,7 +303,13 @@ impl ServiceAccounts {
                 "timed out",
             ));
         };
-        let read = Instant::now();
+        let now = Instant::now();
+        let (parameters, read) = if may_be_cached {
+            let read = now.checked_sub(CACHE_LAG).unwrap_or(now);
+            (GetParams::any(), read)
+        } else {
+            (GetParams::default(), now)
+        };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = request(
             access(&what(namespace, name)),
@@ -346,6 +363,13 @@ impl fmt::Display for AllowListMode {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::sync::Notify;
+
     use super::*;
 
     #[test]
@@ -385,5 +409,65 @@ mod tests {
         assert!(lists.sizes.total() <= MAX_KEPT);
         let of_honest = lists.by_account.keys().filter(|name| name.0 == "honest");
         assert_eq!(of_honest.count(), 100);
+    }
+
+    /// ServiceAccounts at an API server whose cache lags behind: it has an empty list, which it returns once it is
+    /// released, and the newest list names `a`.
+    fn lagging() -> (ServiceAccounts, Arc<Notify>) {
+        let release = Arc::new(Notify::new());
+        let held = Arc::clone(&release);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let held = Arc::clone(&held);
+            async move {
+                let query = request.uri().query().unwrap_or_default();
+                let is_cached = query.contains("resourceVersion=0");
+                if is_cached {
+                    held.notified().await;
+                }
+                let list = if is_cached { "[]" } else { "[\"a\"]" };
+                let account = json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                    "metadata": {"name": "app", "annotations": {ANNOTATION: list}},
+                });
+                Ok::<_, Infallible>(Response::new(Body::from(account.to_string().into_bytes())))
+            }
+        });
+        (
+            ServiceAccounts::new(Client::new(service, "default")),
+            release,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_of_the_newest_list_joins_none_of_the_cached_one() {
+        let (accounts, release) = lagging();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let age = Duration::from_secs(1);
+        let cached = accounts.recent("ns", "app", age, deadline);
+        let newest = async {
+            tokio::task::yield_now().await;
+            let newest = accounts.list("ns", "app", age, deadline).await;
+            release.notify_one();
+            newest.unwrap().0
+        };
+        let (cached, newest) = tokio::join!(cached, newest);
+        assert_eq!(*cached.unwrap(), AllowList::Names([].into()));
+        assert_eq!(*newest, AllowList::Names(["a".to_owned()].into()));
+        // The older one, which came later, does not replace it.
+        let known = accounts.list("ns", "app", age, deadline).await;
+        assert_eq!(*known.unwrap().0, *newest);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cached_list_does_not_confirm_itself() {
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let (accounts, release) = lagging();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let age = Duration::from_secs(1);
+        release.notify_one();
+        let cached = accounts.recent("ns", "app", age, deadline).await;
+        assert_eq!(*cached.unwrap(), AllowList::Names([].into()));
+        let (confirmed, _) = accounts.list("ns", "app", age, deadline).await.unwrap();
+        assert_eq!(*confirmed, AllowList::Names(["a".to_owned()].into()));
     }
 }
