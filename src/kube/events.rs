@@ -11,25 +11,29 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::client::{Access, KubeError};
+use super::client::{Access, KubeError, request};
 use crate::util::budgets::Budgets;
 use crate::util::clock::{Clock, Jitter};
 use crate::util::env::Env;
+use crate::util::shares::Shares;
 use crate::util::text::{cut, escaped};
 
-/// Maximum number of writes in flight, in all and for one namespace. Further Events are dropped; the log
-/// contains them too.
-const MAX_IN_FLIGHT: usize = 64;
-const MAX_IN_FLIGHT_PER_NAMESPACE: usize = 8;
+/// Writes in flight, in all and for one namespace. Further ones wait, and there are no more of them than the
+/// budgets admit within the limit of a write.
+const MAX_IN_FLIGHT: u32 = 64;
+const MAX_IN_FLIGHT_PER_NAMESPACE: u32 = 8;
+/// Limit of one write, including its wait.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest name of an object, in characters. Source: Kubernetes, "Object Names and IDs".
+const MAX_NAME: usize = 253;
 /// Longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1000;
 /// An Event with the same text about the same object is written at most once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(60 * 60);
-/// Events of one type at once in a namespace, and one more in each [`REFILL`]: a change of a secret that all
+/// Events of one [budget](EventReason::budget) at once in a namespace, and one more in each [`REFILL`]: a change of a secret that all
 /// pods use must not become an Event for each pod of a large cluster, and the failures of one tenant must not
 /// use up what others need.
 const BURST: f64 = 25.0;
@@ -70,6 +74,15 @@ impl EventReason {
             }
         }
     }
+
+    /// The Events that share a budget: those of one type. Revocations have their own, because other failures of
+    /// the namespace must not hide them.
+    fn budget(self) -> &'static str {
+        match self {
+            Self::SecretAccessRevoked => self.as_str(),
+            _ => self.event_type(),
+        }
+    }
 }
 
 /// The object that an Event is about.
@@ -93,19 +106,25 @@ struct EventWriter {
     jitter: Jitter,
     /// `reportingInstance`, which Kubernetes requires.
     instance: String,
-    permits: Arc<Semaphore>,
+    in_flight: Shares,
     written: Mutex<WrittenEvents>,
+}
+
+enum Admission {
+    Admitted,
+    /// It was written already.
+    Repeated,
+    OverBudget,
 }
 
 struct WrittenEvents {
     /// When an Event was last written, by the hash of its UID, reason and text.
     last: HashMap<u64, Instant>,
     hasher: RandomState,
-    /// The budgets of namespaces, by type.
+    /// The budgets of namespaces.
     by_namespace: HashMap<&'static str, Budgets>,
-    /// The budgets of this process, by type.
+    /// The budgets of this process.
     all: Budgets,
-    in_flight: HashMap<String, usize>,
 }
 
 impl Default for WrittenEvents {
@@ -115,7 +134,6 @@ impl Default for WrittenEvents {
             hasher: RandomState::new(),
             by_namespace: HashMap::new(),
             all: Budgets::new(NAMESPACES * BURST, NAMESPACES / REFILL.as_secs_f64()),
-            in_flight: HashMap::new(),
         }
     }
 }
@@ -129,62 +147,62 @@ impl Events {
             clock,
             jitter,
             instance: instance.to_owned(),
-            permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            in_flight: Shares::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_PER_NAMESPACE),
             written: Mutex::default(),
         }))
     }
 
-    /// Writes an Event about a pod, in the background.
-    pub fn about_pod(&self, pod: EventTarget<'_>, reason: EventReason, note: String) {
-        self.write(reference("v1", "Pod", pod), reason, note);
+    /// Writes an Event about a pod, in the background. Returns `false` if it is beyond the bounds.
+    pub fn about_pod(&self, pod: EventTarget<'_>, reason: EventReason, note: String) -> bool {
+        self.write(reference("v1", "Pod", pod), reason, note)
     }
 
-    /// Writes an Event about a SecretProviderClass, in the background.
-    pub fn about_class(&self, class: EventTarget<'_>, reason: EventReason, note: String) {
+    /// Writes an Event about a SecretProviderClass, in the background. Returns `false` if it is beyond the bounds.
+    pub fn about_class(&self, class: EventTarget<'_>, reason: EventReason, note: String) -> bool {
         let version = "secrets-store.csi.x-k8s.io/v1";
         self.write(
             reference(version, "SecretProviderClass", class),
             reason,
             note,
-        );
+        )
     }
 
-    fn write(&self, target: ObjectReference, reason: EventReason, note: String) {
+    fn write(&self, target: ObjectReference, reason: EventReason, note: String) -> bool {
         let note = cut(escaped(&note), MAX_NOTE);
         let namespace = target.namespace.clone().unwrap_or_default();
-        let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() else {
-            return;
-        };
-        if !self.admit(&target, reason, &note) {
-            debug!(reason = reason.as_str(), note, "dropped an Event");
-            return;
+        match self.admit(&target, reason, &note) {
+            Admission::Admitted => {}
+            Admission::Repeated => return true,
+            Admission::OverBudget => {
+                debug!(reason = reason.as_str(), note, "dropped an Event");
+                return false;
+            }
         }
         let writer = Arc::clone(&self.0);
         let event = writer.event(target, reason, note);
         tokio::spawn(async move {
-            let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
-            if let Err(error) = api.create(&PostParams::default(), &event).await {
-                let access = Access {
-                    verb: "create",
-                    resource: "events",
-                    what: "an Event",
-                };
-                let error = KubeError::new(access, &error);
+            let deadline = Instant::now() + WRITE_TIMEOUT;
+            let access = Access {
+                verb: "create",
+                resource: "events",
+                what: "an Event",
+            };
+            let written = async {
+                let _turn = timeout_at(deadline, writer.in_flight.acquire(&namespace, 1))
+                    .await
+                    .map_err(|_| KubeError::failed(access, "timed out"))?;
+                let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
+                request(access, deadline, api.create(&PostParams::default(), &event)).await
+            };
+            if let Err(error) = written.await {
                 warn!(%error, "could not write an Event");
             }
-            let mut written = writer.written();
-            if let Some(count) = written.in_flight.get_mut(&namespace) {
-                *count -= 1;
-                if *count == 0 {
-                    written.in_flight.remove(&namespace);
-                }
-            }
-            drop(permit);
         });
+        true
     }
 
-    /// Whether an Event is neither a repetition nor beyond the bounds. Counts it as in flight if so.
-    fn admit(&self, target: &ObjectReference, reason: EventReason, note: &str) -> bool {
+    /// Whether an Event is neither a repetition nor beyond the bounds.
+    fn admit(&self, target: &ObjectReference, reason: EventReason, note: &str) -> Admission {
         let now = Instant::now();
         let mut written = self.0.written();
         let written = &mut *written;
@@ -193,23 +211,18 @@ impl Events {
             .last
             .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
         if written.last.contains_key(&key) {
-            return false;
+            return Admission::Repeated;
         }
         let namespace = target.namespace.as_deref().unwrap_or_default();
-        let in_flight = written.in_flight.get(namespace).copied().unwrap_or(0);
         let new = || Budgets::new(BURST, 1.0 / REFILL.as_secs_f64());
-        let budgets = written.by_namespace.entry(reason.event_type());
-        if in_flight >= MAX_IN_FLIGHT_PER_NAMESPACE
-            || !budgets.or_insert_with(new).take(namespace, 1.0)
-            || !written.all.take(reason.event_type(), 1.0)
+        let budgets = written.by_namespace.entry(reason.budget());
+        if !budgets.or_insert_with(new).take(namespace, 1.0)
+            || !written.all.take(reason.budget(), 1.0)
         {
-            return false;
+            return Admission::OverBudget;
         }
-        written
-            .in_flight
-            .insert(namespace.to_owned(), in_flight + 1);
         written.last.insert(key, now);
-        true
+        Admission::Admitted
     }
 }
 
@@ -221,14 +234,18 @@ impl EventWriter {
     fn event(&self, target: ObjectReference, reason: EventReason, note: String) -> Event {
         let now = self.clock.now();
         let name = target.name.as_deref().unwrap_or_default();
+        let suffix = format!(
+            ".{:x}{:04x}",
+            now.as_nanosecond(),
+            self.jitter.number() & 0xffff
+        );
+        let name: String = name.chars().take(MAX_NAME - suffix.len()).collect();
+        // A part of a name ends with a letter or a digit.
+        let name = name.trim_end_matches(['.', '-']);
         Event {
             metadata: ObjectMeta {
                 namespace: target.namespace.clone(),
-                name: Some(format!(
-                    "{name}.{:x}{:04x}",
-                    now.as_nanosecond(),
-                    self.jitter.number() & 0xffff
-                )),
+                name: Some(format!("{name}{suffix}")),
                 ..ObjectMeta::default()
             },
             action: Some("Mount".to_owned()),

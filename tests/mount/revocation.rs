@@ -1,9 +1,11 @@
 //! A mounted volume whose ServiceAccount no longer lists its secrets: noticed within a minute, also when nobody
 //! asks, and reported once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::json;
+use dew_provider::sim::csi_driver::PodVolume;
+use serde_json::{Value, json};
 
 use super::FOLLOWS_A;
 use crate::support::cluster::{Cluster, INTERVAL, SECOND, read};
@@ -15,7 +17,7 @@ const REVOKED: &str = "dew_provider_revoked_volumes";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A cluster without new versions and without kubelet's calls, so that nothing but time passes.
-async fn cluster() -> (Cluster, dew_provider::sim::csi_driver::PodVolume) {
+async fn cluster() -> (Cluster, PodVolume) {
     let cluster = Cluster::of(1).await;
     cluster.create("a", "one").await;
     let parameters = [("objects", FOLLOWS_A), ("rotationPollInterval", "1440m")];
@@ -153,4 +155,43 @@ async fn a_mount_that_notices_it_first_writes_the_same_event() {
     let reasons: Vec<_> = events.iter().map(|event| &event["reason"]).collect();
     assert_eq!(reasons, [&json!(REASON)], "{events:?}");
     assert_eq!(test_node::read(&pod, "a"), "one");
+}
+
+/// Also if other Warnings of the namespace have used up their budget.
+#[tokio::test]
+async fn every_pod_of_a_namespace_gets_its_event() {
+    const PODS: usize = 60;
+    let cluster = Cluster::of(1).await;
+    cluster.create("a", "one").await;
+    cluster.apply_one("app", "a", "objectVersion: latest");
+    let long = "p".repeat(250);
+    for index in 0..PODS {
+        let scheduled = cluster.scheduled(0, "app", &index.to_string());
+        let pod = PodVolume {
+            pod: format!("{long}-{index:02}"),
+            ..scheduled
+        };
+        cluster.put_pod(0, &pod, json!({}));
+        cluster.publish(0, &pod).await.unwrap();
+    }
+    cluster.live(INTERVAL).await;
+    for index in 0..30 {
+        let name = format!("wrong-{index}");
+        cluster.apply(&name, &[("objects", "- {objectName: a}")], &[]);
+    }
+    cluster.live(5 * SECOND).await;
+    cluster.api.put_account("default", "app", Some("[]"));
+    cluster.live(10 * MINUTE).await;
+    let events = cluster.api.events();
+    let of_pod = |event: &&Value| event["reason"] == REASON;
+    let pods: BTreeSet<_> = (events.iter().filter(of_pod))
+        .map(|event| event["regarding"]["name"].to_string())
+        .collect();
+    assert_eq!(pods.len(), PODS);
+    assert_eq!(events.iter().filter(of_pod).count(), PODS, "one each");
+    // The API server refuses longer names.
+    for event in &events {
+        let name = event["metadata"]["name"].as_str().unwrap();
+        assert!(name.len() <= 253, "{name}");
+    }
 }

@@ -380,8 +380,7 @@ async fn lint_ends_whatever_a_directory_contains() {
     let pipe = manifests.join("pipe.yaml");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
-    let manifest =
-        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: x, annotations: {cce.io/dew-resource: '[]'}}\n";
+    let manifest = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: x, annotations: {cce.io/dew-resource: '[]'}}\n";
     std::fs::write(root.join("good.yaml"), manifest).unwrap();
     std::os::unix::fs::symlink(root.join("good.yaml"), manifests.join("link.yaml")).unwrap();
     let output = run(&["lint", manifests.to_str().unwrap()], &[], "").await;

@@ -20,9 +20,9 @@ use crate::node::volumes::{MountRecord, VolumeId, Volumes};
 
 /// Time between two checks.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Maximum age of a list for a check. Together with the period it is less than
+/// Maximum age of a list for a check, 5 s of which may be the lag of the API server's cache. Together with the period it is less than
 /// [`AUTHORIZATION`](crate::node::volumes::freshness::AUTHORIZATION), so that Mounts need no further reads.
-const MAX_AGE: Duration = Duration::from_secs(40);
+const MAX_AGE: Duration = Duration::from_secs(45);
 /// Limit of the check of one ServiceAccount.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// ServiceAccounts that are read at once.
@@ -104,22 +104,30 @@ impl RevocationWatch {
             return false;
         };
         if self.volumes.revoke(id) {
-            self.report(record, class, &error);
+            warn!(pod = pod.name, class, %error, "a mounted volume is no longer updated");
             self.count();
+        }
+        // An Event beyond the namespace's budget is tried again with the next check.
+        if !self.volumes.is_revocation_reported(id) && self.report(record, &error) {
+            self.volumes.note_revocation_reported(id);
         }
         true
     }
 
-    fn report(&self, record: &MountRecord, class: &str, error: &MountError) {
-        let pod = &record.pod;
-        warn!(pod = pod.name, class, %error, "a mounted volume is no longer updated");
-        if let Some(events) = &self.events {
-            let note = format!(
-                "the pod may no longer use its secrets: the volume keeps its files until the pod ends, and \
-                 gets no new versions: {error}"
-            );
-            events.about_pod(pod.event_target(), EventReason::SecretAccessRevoked, note);
-        }
+    /// Writes an Event; returns whether it is within the budget.
+    fn report(&self, record: &MountRecord, error: &MountError) -> bool {
+        let Some(events) = &self.events else {
+            return true;
+        };
+        let note = format!(
+            "the pod may no longer use its secrets: the volume keeps its files until the pod ends, and gets no \
+             new versions: {error}"
+        );
+        events.about_pod(
+            record.pod.event_target(),
+            EventReason::SecretAccessRevoked,
+            note,
+        )
     }
 
     fn count(&self) {

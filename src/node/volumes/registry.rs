@@ -54,6 +54,8 @@ struct MountedVolume {
     abandoned: Option<Drift>,
     /// Whether its pod may no longer mount its secrets.
     revoked: bool,
+    /// Whether an Event says so.
+    revocation_reported: bool,
     /// What the watch of pods says of its pod.
     presence: Presence,
 }
@@ -136,6 +138,7 @@ impl Volumes {
                 nudging: false,
                 abandoned: None,
                 revoked: false,
+                revocation_reported: false,
                 presence: Presence::Unknown,
             };
             state.volumes.insert(id, volume);
@@ -210,6 +213,7 @@ impl Volumes {
         };
         let is_new = !std::mem::replace(&mut volume.revoked, true);
         if is_new {
+            volume.revocation_reported = false;
             state.generation += 1;
         }
         is_new
@@ -233,6 +237,20 @@ impl Volumes {
     pub fn is_revoked(&self, id: &VolumeId) -> bool {
         let state = self.state();
         state.volumes.get(id).is_some_and(|volume| volume.revoked)
+    }
+
+    /// Records that an Event says that a volume is revoked.
+    pub fn note_revocation_reported(&self, id: &VolumeId) {
+        if let Some(volume) = self.state().volumes.get_mut(id) {
+            volume.revocation_reported = true;
+        }
+    }
+
+    /// Whether an Event says that a volume is revoked.
+    pub fn is_revocation_reported(&self, id: &VolumeId) -> bool {
+        let state = self.state();
+        let volume = state.volumes.get(id);
+        volume.is_some_and(|volume| volume.revocation_reported)
     }
 
     /// Records which pods exist: `stays` is whether a pod stays, or `None` if it is not in the watch of pods.
