@@ -88,17 +88,20 @@ impl Cloud {
         let connectors = Connectors::new(config.ca_bundle.as_deref(), env, dial)?;
         let transport = Arc::new(Transport::new(connectors, metrics));
         let calls = CallLoop::new(Arc::clone(&transport), clock.clone(), jitter.clone());
+        let calls = Arc::new(calls);
+        let limiter = || RateLimiter::new(config.qps, config.burst, "--csms-qps");
+        let projects = Projects::new(Arc::clone(&calls), limiter(), config.project_setting);
         Ok(Self {
             shared: Arc::new(CloudShared {
                 transport,
-                calls: Arc::new(calls),
+                calls,
                 clock,
                 jitter,
                 endpoints,
-                projects: Projects::new(config.project_setting),
+                projects,
                 home: config.home,
             }),
-            limiter: Arc::new(RateLimiter::new(config.qps, config.burst, "--csms-qps")),
+            limiter: Arc::new(limiter()),
         })
     }
 
@@ -154,9 +157,8 @@ impl Cloud {
         }
         let base = self.shared.endpoints.iam(&caller.region)?;
         let (region, credentials) = (&caller.region, &caller.credentials);
-        self.shared
-            .projects
-            .get(&self.shared.calls, base, region, credentials, deadline)
+        (self.shared.projects)
+            .get(base, region, credentials, &caller.turn, deadline)
             .await
     }
 

@@ -60,6 +60,11 @@ impl Turn {
         tenants.extend(new);
     }
 
+    /// The names of the tenants.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.tenants().iter().cloned().collect()
+    }
+
     /// Waits until the rate limit has admitted a call with this turn.
     pub async fn admitted(&self) {
         // The sender lives as long as this turn.

@@ -320,13 +320,13 @@ async fn retries_do_not_multiply_the_load_of_an_outage() {
         );
     }
     let calls = node.calls("ShowSecretVersion").await - before;
-    // 100 calls, and the 100 retries that the budget pays for.
-    assert_eq!(calls, 200);
+    // 100 calls, and the 50 retries that the namespace's share of the budget pays for.
+    assert_eq!(calls, 150);
     let error = node.publish(&node.pod("app", "x")).await.expect_err("502");
     assert!(
         error
             .message()
-            .contains("too many calls of this process to this host are failing"),
+            .contains("too many calls of this namespace or process to this host are failing"),
         "{error}"
     );
 }

@@ -23,7 +23,7 @@ mod tests;
 /// Limit of one attempt, from connecting to the last byte of the response.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Sends calls, and retries them within one budget for each host.
+/// Sends calls, and retries them within one budget for each host, which tenants share.
 pub(super) struct CallLoop {
     transport: Arc<Transport>,
     budgets: RetryBudgets,
@@ -59,13 +59,11 @@ impl CallLoop {
             into_api_error(error, call, attempts, begin.elapsed(), note)
         };
         loop {
-            if let Some((limiter, turn)) = call.limiter {
-                limiter.acquire(turn, deadline).await.map_err(|why| {
-                    let error =
-                        AttemptError::local(ErrorKind::RateLimited, Retryability::Never, why);
-                    give_up(error, attempts, "")
-                })?;
-            }
+            let admitted = call.limiter.acquire(call.turn, deadline).await;
+            admitted.map_err(|why| {
+                let error = AttemptError::local(ErrorKind::RateLimited, Retryability::Never, why);
+                give_up(error, attempts, "")
+            })?;
             let keys = signer.credentials.keys(deadline).await?;
             attempts += 1;
             let result = self
@@ -73,7 +71,7 @@ impl CallLoop {
                 .await;
             let error = match result {
                 Ok(value) => {
-                    budget.deposit(paid);
+                    budget.deposit(&call.turn.names(), paid);
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -111,11 +109,10 @@ impl CallLoop {
                 return Err(give_up(error, attempts, &note));
             }
             let slow = matches!(error.kind, ErrorKind::Timeout | ErrorKind::Connect);
-            match budget.withdraw(slow) {
+            match budget.withdraw(&call.turn.names(), slow) {
                 Some(cost) => paid = cost,
                 None => {
-                    let note =
-                        "not retried: too many calls of this process to this host are failing";
+                    let note = "not retried: too many calls of this namespace or process to this host are failing";
                     return Err(give_up(error, attempts, note));
                 }
             }

@@ -27,8 +27,10 @@ pub(in crate::cloud) struct Call<'a> {
     pub(in crate::cloud) body: Bytes,
     /// Whether sending it twice has the same effect as sending it once.
     pub(in crate::cloud) idempotent: bool,
-    /// The rate limit that it counts against, and whose share of it.
-    pub(in crate::cloud) limiter: Option<(&'a RateLimiter, &'a Turn)>,
+    /// The rate limit that it counts against.
+    pub(in crate::cloud) limiter: &'a RateLimiter,
+    /// Whose share of the rate limit and of the retries it uses.
+    pub(in crate::cloud) turn: &'a Turn,
 }
 
 /// Whose keys sign a call.

@@ -1,11 +1,13 @@
 //! The loop, with paused time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::time::Instant;
 
 use super::*;
 use crate::cloud::csms::{NewSecret, SecretValue};
 use crate::cloud::testing::{Reply, caller, client, cloud, header, reply, version};
-use crate::cloud::{Credentials, Csms, SecretVersion};
+use crate::cloud::{Caller, Cloud, Credentials, Csms, SecretVersion, Turn};
 use crate::telemetry::metrics::CallLabels;
 use crate::util::env::Env;
 use crate::util::secret_bytes::SecretBytes;
@@ -216,16 +218,52 @@ async fn an_outage_exhausts_the_retry_budget() {
     });
     let mut last = None;
     for _ in 0..30 {
-        last = Some(show(&cloud, seconds(45)).await.unwrap_err());
+        let call = show_for("a", &cloud, "db");
+        last = Some(call.await.unwrap_err());
     }
     assert_eq!(
         log.len(),
-        30 + 100,
-        "each call once, and the budget's 100 retries"
+        30 + 50,
+        "each call once, and the tenant's 50 retries"
     );
     let last = last.unwrap();
     assert_eq!(last.attempts, 1);
     assert!(last.message.contains("not retried"), "{last}");
+}
+
+/// Gets a secret for a tenant.
+async fn show_for(tenant: &str, cloud: &Csms, secret: &str) -> Result<SecretVersion, ApiError> {
+    let caller = Caller {
+        turn: Turn::of(tenant),
+        ..caller()
+    };
+    let deadline = seconds(45);
+    (cloud.show_secret_version(&caller, secret, "latest", deadline)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_calls_fail_leaves_retries_for_others() {
+    let others = AtomicUsize::new(0);
+    let (cloud, _) = cloud(&Env::default(), move |_, head| {
+        if head.contains("/throttled/") {
+            return reply(429, "", "");
+        }
+        // Every other call fails.
+        let is_other = head.contains("/db/");
+        if is_other && others.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            return reply(503, "", "");
+        }
+        version("v1")
+    });
+    for hostile in ["hostile-a", "hostile-b", "hostile-c"] {
+        for _ in 0..60 {
+            let call = show_for(hostile, &cloud, "throttled");
+            call.await.unwrap_err();
+        }
+    }
+    for honest in ["honest-a", "honest-b", "honest-c"] {
+        show_for(honest, &cloud, "db").await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,7 +309,7 @@ async fn the_project_is_looked_up_once() {
         }
         _ => version("v1"),
     });
-    let caller = crate::cloud::Caller {
+    let caller = Caller {
         project: None,
         ..caller()
     };
@@ -282,6 +320,66 @@ async fn the_project_is_looked_up_once() {
     assert_eq!(log.count("/v1/p7/secrets"), 3);
 }
 
+/// Looks up a project for a tenant, in a region.
+async fn project_for(tenant: &str, cloud: &Cloud, region: &str) -> Result<String, ApiError> {
+    let caller = Caller {
+        region: region.parse().unwrap(),
+        project: None,
+        turn: Turn::of(tenant),
+        ..caller()
+    };
+    cloud.project(&caller, seconds(45)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_lookup_is_repeated_after_some_seconds() {
+    let (cloud, log) = client(&Env::default(), |n, _| match n {
+        0 => reply(200, "", r#"{"projects":[]}"#),
+        1 => reply(403, "", "{}"),
+        _ => reply(200, "", r#"{"projects":[{"id":"p7"}]}"#),
+    });
+    for sent in [1, 2] {
+        for _ in 0..20 {
+            project_for("a", &cloud, "cn-north-4").await.unwrap_err();
+        }
+        assert_eq!(log.len(), sent);
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    assert_eq!(project_for("a", &cloud, "cn-north-4").await.unwrap(), "p7");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_of_one_tenant_are_limited_and_delay_no_other() {
+    let (cloud, log) = client(&Env::default(), |_, head| {
+        let known = head.contains("name=cn-north-4");
+        let found = if known {
+            r#"{"projects":[{"id":"p7"}]}"#
+        } else {
+            r#"{"projects":[]}"#
+        };
+        reply(200, "", found)
+    });
+    let regions: Vec<_> = (0..300).map(|n| format!("cn-east-{n}")).collect();
+    let hostile = regions
+        .iter()
+        .map(|region| project_for("hostile", &cloud, region));
+    let honest = async {
+        let begin = Instant::now();
+        project_for("honest", &cloud, "cn-north-4").await.unwrap();
+        (begin.elapsed(), log.len())
+    };
+    let (_, (took, sent)) = tokio::join!(futures::future::join_all(hostile), honest);
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    assert!(sent < 50, "{sent}");
+    // What one tenant asks for does not make the client forget what another has found.
+    for n in 300..2000 {
+        let _ = project_for("hostile", &cloud, &format!("cn-east-{n}")).await;
+    }
+    let sent = log.count("name=cn-north-4");
+    project_for("honest", &cloud, "cn-north-4").await.unwrap();
+    assert_eq!(log.count("name=cn-north-4"), sent);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_ambiguous_project_must_be_set() {
     for (body, found) in [
@@ -290,7 +388,7 @@ async fn an_ambiguous_project_must_be_set() {
         (r#"{"projects":[{"id":"a/../b"}]}"#, "not a project ID"),
     ] {
         let (cloud, _) = client(&Env::default(), move |_, _| reply(200, "", body));
-        let caller = crate::cloud::Caller {
+        let caller = Caller {
             project: None,
             ..caller()
         };

@@ -379,7 +379,8 @@ impl Csms {
                 .map(SecretBytes::into_bytes)
                 .unwrap_or_default(),
             idempotent,
-            limiter: Some((self.0.limiter(), &caller.turn)),
+            limiter: self.0.limiter(),
+            turn: &caller.turn,
             method: operation.method,
         };
         let signer = Signer {
