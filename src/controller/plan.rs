@@ -4,7 +4,7 @@
 //! A class may name anything, also what its pods may not mount. Such secrets are not polled, because what comes
 //! of it would tell the namespace whether they exist.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,13 @@ use crate::kube::{AllowLists, ClassMounts, EventTarget, SecretProviderClass};
 use crate::policy::{Place, Policy};
 use crate::util::budgets::Budgets;
 
-/// Secrets that are polled for one namespace. A project has 200 by default.
+/// Secrets that are polled for one namespace; a stage that no other namespace follows counts as one more. A project
+/// has 200 secrets by default.
 const MAX_SECRETS_PER_NAMESPACE: usize = 1000;
+/// Stages of a secret that are followed for one namespace, as many as a secret has. Source: CSMS, "Constraints".
+const MAX_STAGES: u32 = 12;
+/// Classes of a namespace that get Events about a secret.
+const MAX_CLASSES: u32 = 4;
 /// Bytes of `objects` that are parsed for one namespace at once, and per second: somebody may edit a class
 /// again and again.
 const PARSED_AT_ONCE: f64 = 1024.0 * 1024.0;
@@ -76,10 +81,17 @@ pub(super) struct PlannedSecret {
     pub(super) followed: BTreeMap<Followed, u32>,
     /// Number of nodes with such pods; a node counts once for each class.
     pub(super) nodes: u32,
-    /// The classes that name it.
-    pub(super) classes: Vec<ClassRef>,
+    /// Classes that name it, for Events.
+    pub(super) classes: Vec<Arc<ClassRef>>,
     /// The namespaces of these classes.
-    pub(super) namespaces: BTreeSet<Arc<str>>,
+    pub(super) namespaces: BTreeMap<Arc<str>, Kept>,
+}
+
+/// What is kept for one namespace of a secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    stages: u32,
+    classes: u32,
 }
 
 /// A class that no pod can mount as it is.
@@ -249,6 +261,7 @@ fn add(
     let caller = &class_plan.caller;
     let place = Place::new(caller.region.as_str(), caller.project.as_deref());
     let namespace: Arc<str> = Arc::from(class.namespace.as_str());
+    let class = Arc::new(class.clone());
     let count = counts.entry(Arc::clone(&namespace)).or_default();
     for (secret, followed) in &class_plan.followed {
         if !allowed.contains(secret.as_str())
@@ -263,7 +276,7 @@ fn add(
         };
         let is_counted = secrets
             .get(&id)
-            .is_some_and(|known| known.namespaces.contains(&namespace));
+            .is_some_and(|known| known.namespaces.contains_key(&namespace));
         if !is_counted && *count >= MAX_SECRETS_PER_NAMESPACE {
             continue;
         }
@@ -277,15 +290,33 @@ fn add(
             followed: BTreeMap::new(),
             nodes: 0,
             classes: Vec::new(),
-            namespaces: BTreeSet::new(),
+            namespaces: BTreeMap::new(),
         });
         planned.interval = planned.interval.min(interval);
-        *planned.followed.entry(followed.clone()).or_default() += mounts.pods;
         planned.nodes += mounts.nodes;
-        planned.classes.push(class.clone());
-        if planned.namespaces.insert(Arc::clone(&namespace)) {
+        if !is_counted {
             planned.caller.turn.join(&Turn::of(&namespace));
         }
+        let kept = planned
+            .namespaces
+            .entry(Arc::clone(&namespace))
+            .or_default();
+        if kept.classes < MAX_CLASSES {
+            kept.classes += 1;
+            planned.classes.push(Arc::clone(&class));
+        }
+        if let Some(pods) = planned.followed.get_mut(followed) {
+            *pods += mounts.pods;
+            continue;
+        }
+        if followed.is_some() {
+            if kept.stages >= MAX_STAGES || is_counted && *count >= MAX_SECRETS_PER_NAMESPACE {
+                continue;
+            }
+            kept.stages += 1;
+            *count += 1;
+        }
+        planned.followed.insert(followed.clone(), mounts.pods);
     }
 }
 

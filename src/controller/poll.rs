@@ -30,7 +30,7 @@ pub(super) struct Poll {
     /// When the nodes will have fetched the versions that were published earlier.
     pub(super) fetching_until: Arc<Mutex<Instant>>,
     pub(super) id: SecretId,
-    pub(super) planned: PlannedSecret,
+    pub(super) planned: Arc<PlannedSecret>,
     pub(super) published: RevisionsOfSecret,
     pub(super) strategy: Strategy,
 }

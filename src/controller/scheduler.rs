@@ -45,7 +45,7 @@ const STRATEGY_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// The schedule of a secret.
 struct ScheduledSecret {
-    planned: PlannedSecret,
+    planned: Arc<PlannedSecret>,
     due: Instant,
     in_flight: bool,
     /// Whether the heartbeat may confirm its SecretRevisions: this leader has polled it and published what
@@ -269,6 +269,7 @@ impl Scheduler<'_> {
         let now = Instant::now();
         let mut secrets = std::mem::take(&mut self.secrets);
         for (id, planned) in plan {
+            let planned = Arc::new(planned);
             let secret = match secrets.remove(&id) {
                 Some(known) => {
                     let same = planned.followed.keys().eq(known.planned.followed.keys());
@@ -294,7 +295,7 @@ impl Scheduler<'_> {
             self.secrets.insert(id, secret);
         }
         let in_use: HashSet<&Arc<str>> = (self.secrets.values())
-            .flat_map(|secret| &secret.planned.namespaces)
+            .flat_map(|secret| secret.planned.namespaces.keys())
             .collect();
         self.turns.retain(|namespace, _| in_use.contains(namespace));
         self.strategies
@@ -374,7 +375,7 @@ impl Scheduler<'_> {
     fn next_poll(&self, now: Instant) -> Option<SecretId> {
         let due = self.startable().filter(|(_, secret)| secret.due <= now);
         let next = due.min_by_key(|(_, secret)| {
-            let namespaces = secret.planned.namespaces.iter();
+            let namespaces = secret.planned.namespaces.keys();
             let turn = namespaces.map(|namespace| self.turns.get(namespace)).min();
             (turn.flatten(), secret.due)
         });
@@ -390,7 +391,7 @@ impl Scheduler<'_> {
     fn startable(&self) -> impl Iterator<Item = (&SecretId, &ScheduledSecret)> {
         let mut in_flight: HashMap<&str, usize> = HashMap::new();
         for secret in self.polled.values().filter_map(|id| self.secrets.get(id)) {
-            for namespace in &secret.planned.namespaces {
+            for namespace in secret.planned.namespaces.keys() {
                 *in_flight.entry(namespace).or_default() += 1;
             }
         }
@@ -400,7 +401,7 @@ impl Scheduler<'_> {
                 let polls = in_flight.get(&**namespace);
                 polls.is_none_or(|polls| *polls < MAX_IN_FLIGHT_PER_NAMESPACE)
             };
-            has_room && !secret.in_flight && secret.planned.namespaces.iter().any(has_turn)
+            has_room && !secret.in_flight && secret.planned.namespaces.keys().any(has_turn)
         })
     }
 
@@ -410,10 +411,10 @@ impl Scheduler<'_> {
         };
         secret.in_flight = true;
         let now = Instant::now();
-        for namespace in &secret.planned.namespaces {
+        for namespace in secret.planned.namespaces.keys() {
             self.turns.insert(Arc::clone(namespace), now);
         }
-        let planned = secret.planned.clone();
+        let planned = Arc::clone(&secret.planned);
         let strategy = match self.strategies.get(&id) {
             Some((strategy, at)) if at.elapsed() < STRATEGY_VALID_FOR => *strategy,
             _ => Strategy::List,
