@@ -1,8 +1,8 @@
 //! The cache of secret versions.
 //!
 //! Concurrent requests for a key share one fetch. Versions do not expire: each request sets the maximum
-//! age. The cache drops versions that nobody used for a day, and the least recently used ones beyond its size
-//! limit.
+//! age. The cache drops versions that nobody used for a day. Beyond its size limit, the namespace that uses the
+//! most of it loses the least recently used ones of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,11 +149,12 @@ impl SecretCache {
                 key,
                 version,
                 confirmed,
+                users,
             } in saved
             {
                 let fingerprint = Some(key.identity.clone());
                 let entry = CacheEntry::new(version, confirmed, fingerprint);
-                state.entries.insert(key, entry);
+                state.entries.insert(key, entry, users);
             }
             writer
         });
@@ -176,7 +177,12 @@ impl SecretCache {
     }
 
     /// The cached version, if it was confirmed within `max_age`; `None` accepts any age.
-    pub fn peek(&self, key: &CacheKey, max_age: Option<Duration>) -> Option<Arc<CachedVersion>> {
+    pub fn peek(
+        &self,
+        caller: &Caller,
+        key: &CacheKey,
+        max_age: Option<Duration>,
+    ) -> Option<Arc<CachedVersion>> {
         let now = Instant::now();
         let mut state = self.0.state();
         let entry = state.entries.get_mut(key)?;
@@ -188,6 +194,7 @@ impl SecretCache {
         }
         entry.used = now;
         let version = Arc::clone(&entry.version);
+        state.entries.note_users(key, &caller.turn);
         drop(state);
         self.0.hits.inc();
         Some(version)
@@ -205,7 +212,7 @@ impl SecretCache {
         max_age: Option<Duration>,
         deadline: Instant,
     ) -> Result<Arc<CachedVersion>, ApiError> {
-        if let Some(version) = self.peek(&key, max_age) {
+        if let Some(version) = self.peek(caller, &key, max_age) {
             return Ok(version);
         }
         if let Some(error) = self.0.state().rejections.get(&key) {
@@ -258,8 +265,10 @@ impl SecretCache {
             return None;
         }
         entry.used = now;
+        let version = Arc::clone(&entry.version);
+        state.entries.note_users(key, &caller.turn);
         Some(LastGood {
-            version: Arc::clone(&entry.version),
+            version,
             age,
             known_outage,
         })
@@ -690,7 +699,10 @@ impl CacheShared {
         let is_contradicted = state.entries.contradict(is_of_secret, seen);
         entry.doubted = state.entries.contradicts(is_of_secret, seen);
         let saved = saved_key.and_then(|key| state.entries.remove(&key));
-        let old = state.entries.insert(key, entry);
+        let users = (saved.iter().flat_map(CacheEntry::users).cloned())
+            .chain(caller.turn.tenants_that(|_| true))
+            .collect();
+        let old = state.entries.insert(key, entry, users);
         state.entries.shrink(self.max_bytes);
         self.size.set(state.entries.bytes() as i64);
         drop(state);
@@ -726,7 +738,7 @@ impl CacheShared {
         if !state.entries.contains(key)
             && let Some(entry) = state.entries.remove(&key.with_identity(fingerprint))
         {
-            state.entries.insert(key.clone(), entry);
+            state.entries.insert(key.clone(), entry, Vec::new());
         }
     }
 
@@ -789,6 +801,7 @@ impl CacheShared {
                     key,
                     version,
                     confirmed,
+                    users: entry.users().to_vec(),
                 },
             );
         }

@@ -65,6 +65,13 @@ impl Turn {
         self.tenants().iter().cloned().collect()
     }
 
+    /// Those of its tenants for whom `is_wanted` holds.
+    pub fn tenants_that(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let tenants = self.tenants();
+        let wanted = tenants.iter().filter(|tenant| is_wanted(tenant));
+        wanted.cloned().collect()
+    }
+
     /// Waits until the rate limit has admitted a call with this turn.
     pub async fn admitted(&self) {
         // The sender lives as long as this turn.

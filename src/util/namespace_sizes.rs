@@ -30,6 +30,11 @@ impl NamespaceSizes {
         }
     }
 
+    /// The size of a namespace.
+    pub fn of(&self, namespace: &str) -> usize {
+        self.by_namespace.get(namespace).copied().unwrap_or(0)
+    }
+
     /// The size of all namespaces.
     pub fn total(&self) -> usize {
         self.total

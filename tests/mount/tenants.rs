@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::paused_clock::drive;
-use crate::support::test_node::{Setup, TestNode};
+use crate::support::test_node::{Setup, TestNode, read};
 
 /// The rate limit of a node by default.
 async fn node_with_default_limit() -> TestNode {
@@ -122,4 +122,43 @@ async fn a_missing_secret_is_asked_for_once_in_five_seconds_and_then_more_rarely
     node.create("missing", "found").await;
     node.pass(Duration::from_secs(60)).await;
     node.publish(&pod).await.unwrap();
+}
+
+#[tokio::test]
+async fn values_of_one_namespace_evict_no_last_good_value_of_another() {
+    const VALUE: usize = 32_768;
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let node = TestNode::with(Setup {
+        store_dir: Some(folder.path().into()),
+        ..Setup::default()
+    })
+    .await;
+    node.create("honest", "value").await;
+    apply_in(&node, "honest", &["honest".to_owned()]);
+    node.publish(&pod_in(&node, "honest", "h1")).await.unwrap();
+    // Whom the values belong to is known after a restart, too.
+    let node = node.restart_provider(|_| {}).await;
+    // More than the cache holds, a volume full at a time.
+    let names: Vec<String> = (0..41).map(|i| format!("s{i}")).collect();
+    for version in 1..=20 {
+        for name in &names {
+            if version == 1 {
+                node.create(name, "x".repeat(VALUE)).await;
+            } else {
+                node.put(name, "x".repeat(VALUE), &[]).await;
+            }
+        }
+        apply_in(&node, "greedy", &names);
+        let pinned = objects(&names).replace("latest", &format!("v{version}"));
+        let parameters = std::collections::BTreeMap::from([("objects".to_owned(), pinned)]);
+        node.api.put_class("greedy", "app", &parameters);
+        node.driver.apply("greedy", "app", "cce", parameters);
+        let pod = pod_in(&node, "greedy", &format!("g{version}"));
+        node.publish(&pod).await.unwrap();
+    }
+    node.fault(json!({"match": {"operation": "ShowSecretVersion"}, "fault": {"status": 502}}))
+        .await;
+    let late = pod_in(&node, "honest", "h2");
+    node.publish(&late).await.unwrap();
+    assert_eq!(read(&late, "honest"), "value");
 }

@@ -19,6 +19,8 @@ pub(in crate::cache) struct SavedVersion {
     pub(in crate::cache) key: CacheKey,
     pub(in crate::cache) version: Arc<CachedVersion>,
     pub(in crate::cache) confirmed: Instant,
+    /// The namespaces that use it.
+    pub(in crate::cache) users: Vec<Arc<str>>,
 }
 
 /// The file's message for a version. It has no `Debug` because it holds the value, whose bytes are
@@ -51,6 +53,9 @@ pub(super) struct SnapshotRecord {
     /// When it was last confirmed, in milliseconds since 1970.
     #[prost(int64, tag = "11")]
     confirmed: i64,
+    /// The namespaces that use it.
+    #[prost(string, repeated, tag = "12")]
+    users: Vec<String>,
 }
 
 impl SnapshotRecord {
@@ -59,6 +64,7 @@ impl SnapshotRecord {
             key,
             version,
             confirmed,
+            users,
         } = saved;
         let (requested, stage) = match &key.selector {
             VersionSelector::Latest => (None, None),
@@ -79,6 +85,7 @@ impl SnapshotRecord {
             binary: matches!(version.value, SecretValue::Binary(_)),
             value: version.value.bytes().clone().into_bytes(),
             confirmed: date.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX)),
+            users: users.iter().map(|user| user.to_string()).collect(),
         }
     }
 
@@ -129,6 +136,7 @@ impl SnapshotRecord {
                 value,
             }),
             confirmed: instant.checked_sub(age)?,
+            users: self.users.into_iter().map(Arc::from).collect(),
         })
     }
 }

@@ -133,7 +133,7 @@ pub(super) async fn fetch(
             if object.optional && was_missing(index) && cache.is_awaited(key) {
                 return Some(Ok(fetched(object, &plan.caller, None)));
             }
-            let cached = cache.peek(key, *max_age)?;
+            let cached = cache.peek(&plan.caller, key, *max_age)?;
             Some(Ok(fetched(object, &plan.caller, Some(cached))))
         })
         .collect();
