@@ -181,9 +181,13 @@ pub struct ServeArgs {
 /// Flags of all commands that call Huawei Cloud.
 #[derive(Args, Clone, Debug)]
 pub struct CloudArgs {
-    /// URL of CSMS instead of the region's; {region} stands for the region
+    /// URL of CSMS and KMS instead of the region's; {region} stands for the region
     #[arg(long, env = "DEW_CSMS_ENDPOINT", value_name = "URL")]
     pub csms_endpoint: Option<String>,
+
+    /// URL of KMS instead of that of CSMS; {region} stands for the region
+    #[arg(long, env = "DEW_KMS_ENDPOINT", value_name = "URL")]
+    pub kms_endpoint: Option<String>,
 
     /// URL of IAM instead of the region's; {region} stands for the region
     #[arg(long, env = "DEW_IAM_ENDPOINT", value_name = "URL")]
@@ -197,11 +201,11 @@ pub struct CloudArgs {
     #[arg(long, env = "DEW_CA_BUNDLE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
 
-    /// CSMS calls per second, retries included; an account's limit is 20 for all nodes together
+    /// CSMS and KMS calls per second, retries included; an account's limit is 20 for all nodes together
     #[arg(long, env = "DEW_CSMS_QPS", default_value = "5", value_parser = count, value_name = "N")]
     pub csms_qps: NonZeroU32,
 
-    /// CSMS calls that can be made at once after an idle period
+    /// CSMS and KMS calls that can be made at once after an idle period
     #[arg(long, env = "DEW_CSMS_BURST", default_value = "20", value_parser = count, value_name = "N")]
     pub csms_burst: NonZeroU32,
 }
@@ -210,6 +214,7 @@ impl From<CloudArgs> for CloudConfig {
     fn from(args: CloudArgs) -> Self {
         Self {
             csms_endpoint: args.csms_endpoint,
+            kms_endpoint: args.kms_endpoint,
             iam_endpoint: args.iam_endpoint,
             metadata_endpoint: args.metadata_endpoint,
             home: None,

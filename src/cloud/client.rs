@@ -56,7 +56,7 @@ impl Cloud {
     /// Prepares a client. Makes no network calls.
     ///
     /// Reads from `env`: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` (either case) and the SDK's
-    /// `HUAWEICLOUD_SDK_REGION_CSMS_<REGION>` and `HUAWEICLOUD_SDK_IAM_ENDPOINT`.
+    /// `HUAWEICLOUD_SDK_REGION_CSMS_<REGION>`, `HUAWEICLOUD_SDK_REGION_KMS_<REGION>` and `HUAWEICLOUD_SDK_IAM_ENDPOINT`.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] for an endpoint, proxy or CA bundle that cannot be used.
@@ -188,6 +188,11 @@ impl Cloud {
     /// The base URL of CSMS in a region.
     pub(super) fn csms_endpoint(&self, region: &Region) -> Result<Url, ApiError> {
         self.shared.endpoints.csms(region)
+    }
+
+    /// The base URL of KMS in a region.
+    pub(super) fn kms_endpoint(&self, region: &Region) -> Result<Url, ApiError> {
+        self.shared.endpoints.kms(region)
     }
 
     /// The rate limit of this clone.

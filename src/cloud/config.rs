@@ -13,6 +13,8 @@ const PROJECT_PARAMETER: &str = "projectId in the SecretProviderClass";
 pub struct CloudConfig {
     /// CSMS, instead of the region's own; `{region}` is substituted.
     pub csms_endpoint: Option<String>,
+    /// KMS, instead of `csms_endpoint` or the region's own; `{region}` is substituted.
+    pub kms_endpoint: Option<String>,
     /// IAM, instead of the region's own; `{region}` is substituted.
     pub iam_endpoint: Option<String>,
     /// The metadata service, instead of `http://169.254.169.254`.
@@ -23,9 +25,9 @@ pub struct CloudConfig {
     pub project_setting: &'static str,
     /// PEM file with the only CA certificates to trust, instead of the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// CSMS calls per second, retries included.
+    /// CSMS and KMS calls per second, retries included.
     pub qps: NonZeroU32,
-    /// CSMS calls that may be made at once after a quiet period.
+    /// CSMS and KMS calls that may be made at once after a quiet period.
     pub burst: NonZeroU32,
 }
 
@@ -36,6 +38,7 @@ impl CloudConfig {
         let qps = NonZeroU32::MIN.saturating_add(99_999);
         Self {
             csms_endpoint: Some(url.to_owned()),
+            kms_endpoint: None,
             iam_endpoint: Some(url.to_owned()),
             metadata_endpoint: Some(url.to_owned()),
             home: None,
@@ -52,6 +55,7 @@ impl Default for CloudConfig {
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self {
             csms_endpoint: None,
+            kms_endpoint: None,
             iam_endpoint: None,
             metadata_endpoint: None,
             home: None,

@@ -1,4 +1,4 @@
-//! The endpoints of CSMS, IAM and the metadata service.
+//! The endpoints of CSMS, KMS, IAM and the metadata service.
 
 use http::uri::Scheme;
 use url::Url;
@@ -11,10 +11,11 @@ use crate::util::env::Env;
 /// The IAM host that serves every region.
 const GLOBAL_IAM: &str = "https://iam.myhuaweicloud.com";
 
-/// The endpoints of CSMS, IAM and the metadata service.
+/// The endpoints of CSMS, KMS, IAM and the metadata service.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     csms: Option<String>,
+    kms: Option<String>,
     iam: Option<String>,
     metadata: Url,
     env: Env,
@@ -25,6 +26,7 @@ impl Endpoints {
     pub(super) fn new(config: &CloudConfig, env: &Env) -> Result<Self, ApiError> {
         for (name, endpoint) in [
             ("--csms-endpoint", &config.csms_endpoint),
+            ("--kms-endpoint", &config.kms_endpoint),
             ("--iam-endpoint", &config.iam_endpoint),
         ] {
             if let Some(endpoint) = endpoint {
@@ -37,6 +39,7 @@ impl Endpoints {
             .unwrap_or("http://169.254.169.254");
         Ok(Self {
             csms: config.csms_endpoint.clone(),
+            kms: config.kms_endpoint.clone(),
             iam: config.iam_endpoint.clone(),
             metadata: base("--metadata-endpoint", metadata)?,
             env: env.clone(),
@@ -48,27 +51,39 @@ impl Endpoints {
         if let Some(endpoint) = &self.csms {
             return base("--csms-endpoint", &fill(endpoint, region));
         }
-        let variable = format!(
-            "HUAWEICLOUD_SDK_REGION_CSMS_{}",
-            region.as_str().replace('-', "_").to_ascii_uppercase()
-        );
-        if let Some(endpoint) = self.env.get(&variable) {
-            // The SDK accepts a list whose later entries are fallbacks.
-            let first = endpoint.split(',').next().unwrap_or(endpoint).trim();
-            return base(&variable, &with_scheme(first));
+        if let Some(url) = self.of_sdk("CSMS", region)? {
+            return Ok(url);
         }
-        if region.is_known() {
-            return base("region", &format!("https://kms.{region}.myhuaweicloud.com"));
+        own_host(region, "CSMS", "--csms-endpoint")
+    }
+
+    /// The base URL of KMS in a region. It has the host of CSMS, so that the settings of CSMS are also those of
+    /// KMS unless KMS has its own.
+    pub(super) fn kms(&self, region: &Region) -> Result<Url, ApiError> {
+        if let Some(endpoint) = &self.kms {
+            return base("--kms-endpoint", &fill(endpoint, region));
         }
-        let nearest = region.nearest_known();
-        Err(ApiError::local(
-            "ResolveEndpoint",
-            ErrorKind::Configuration,
-            format!(
-                "region {region} is not known to have CSMS; did you mean {nearest}? For a region that is \
-                 newer than this release, set --csms-endpoint or {variable}"
-            ),
-        ))
+        if let Some(url) = self.of_sdk("KMS", region)? {
+            return Ok(url);
+        }
+        if let Some(endpoint) = &self.csms {
+            return base("--csms-endpoint", &fill(endpoint, region));
+        }
+        if let Some(url) = self.of_sdk("CSMS", region)? {
+            return Ok(url);
+        }
+        own_host(region, "KMS", "--kms-endpoint")
+    }
+
+    /// The endpoint that the variable of Huawei's SDKs sets for a service in a region.
+    fn of_sdk(&self, service: &str, region: &Region) -> Result<Option<Url>, ApiError> {
+        let variable = sdk_variable(service, region);
+        let Some(endpoint) = self.env.get(&variable) else {
+            return Ok(None);
+        };
+        // The SDK accepts a list whose later entries are fallbacks.
+        let first = endpoint.split(',').next().unwrap_or(endpoint).trim();
+        base(&variable, &with_scheme(first)).map(Some)
     }
 
     /// The base URL of IAM for a region.
@@ -90,6 +105,28 @@ impl Endpoints {
     pub(super) fn metadata(&self) -> &Url {
         &self.metadata
     }
+}
+
+fn sdk_variable(service: &str, region: &Region) -> String {
+    let region = region.as_str().replace('-', "_").to_ascii_uppercase();
+    format!("HUAWEICLOUD_SDK_REGION_{service}_{region}")
+}
+
+/// The host that CSMS and KMS share in a region.
+fn own_host(region: &Region, service: &str, flag: &str) -> Result<Url, ApiError> {
+    if region.is_known() {
+        return base("region", &format!("https://kms.{region}.myhuaweicloud.com"));
+    }
+    let nearest = region.nearest_known();
+    let variable = sdk_variable(service, region);
+    Err(ApiError::local(
+        "ResolveEndpoint",
+        ErrorKind::Configuration,
+        format!(
+            "region {region} is not known to have {service}; did you mean {nearest}? For a region that is \
+             newer than this release, set {flag} or {variable}"
+        ),
+    ))
 }
 
 fn fill(endpoint: &str, region: &Region) -> String {
@@ -248,5 +285,43 @@ mod tests {
             assert_eq!(error.kind, ErrorKind::Configuration, "{bad}");
             assert!(error.message.contains("--csms-endpoint"), "{error}");
         }
+    }
+
+    #[test]
+    fn kms_has_the_endpoint_of_csms_unless_it_has_its_own() {
+        let with = |csms: Option<&str>, kms: Option<&str>, env: &[(&str, &str)]| {
+            let config = CloudConfig {
+                csms_endpoint: csms.map(Into::into),
+                kms_endpoint: kms.map(Into::into),
+                ..CloudConfig::default()
+            };
+            let endpoints = endpoints(config, env).unwrap();
+            endpoints.kms(&region("xx-new-1")).map(String::from)
+        };
+        let csms = Some("http://{region}.csms");
+        let own_variable = ("HUAWEICLOUD_SDK_REGION_KMS_XX_NEW_1", "kms.sdk");
+        let csms_variable = ("HUAWEICLOUD_SDK_REGION_CSMS_XX_NEW_1", "csms.sdk");
+        let both = [own_variable, csms_variable];
+        for (found, expected) in [
+            (
+                with(csms, Some("http://{region}.kms"), &both),
+                "http://xx-new-1.kms/",
+            ),
+            (with(csms, None, &both), "https://kms.sdk/"),
+            (with(csms, None, &[csms_variable]), "http://xx-new-1.csms/"),
+            (with(None, None, &[csms_variable]), "https://csms.sdk/"),
+        ] {
+            assert_eq!(found.unwrap(), expected);
+        }
+        let error = with(None, None, &[]).unwrap_err();
+        assert!(error.message.contains("have KMS"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("--kms-endpoint or HUAWEICLOUD_SDK_REGION_KMS_XX_NEW_1")
+        );
+        let known = endpoints(CloudConfig::default(), &[]).unwrap();
+        let known = known.kms(&region("cn-north-4")).unwrap();
+        assert_eq!(known.as_str(), "https://kms.cn-north-4.myhuaweicloud.com/");
     }
 }

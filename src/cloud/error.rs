@@ -17,6 +17,9 @@ pub enum ErrorKind {
     Conflict,
     /// The secret is disabled, frozen or scheduled for deletion (CSMS.0103, CSMS.0109).
     Disabled,
+    /// The KMS key does not exist, or is disabled, frozen or scheduled for deletion (KMS.0207, KMS.0209, KMS.0210,
+    /// KMS.0320, KMS.0328). It says nothing about a secret.
+    KeyUnavailable,
     /// The identity lacks a permission, or its keys are rejected (401, 403, CSMS.0302, CSMS.0401).
     Denied,
     /// The temporary keys have expired; new ones may help.
@@ -49,6 +52,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::Disabled => "disabled",
+            Self::KeyUnavailable => "key_unavailable",
             Self::Denied => "denied",
             Self::CredentialsExpired => "credentials_expired",
             Self::ClockSkew => "clock_skew",
@@ -86,6 +90,7 @@ impl ErrorKind {
         Self::NotFound,
         Self::Conflict,
         Self::Disabled,
+        Self::KeyUnavailable,
         Self::Denied,
         Self::CredentialsExpired,
         Self::ClockSkew,

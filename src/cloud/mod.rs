@@ -1,4 +1,4 @@
-//! Clients for Huawei Cloud: CSMS, and what calling it takes (IAM, the metadata service).
+//! Clients for Huawei Cloud: CSMS, KMS, and what calling it takes (IAM, the metadata service).
 //!
 //! Knows neither gRPC nor Kubernetes. Every call goes through the loop in `call`:
 //! limit → sign → send → classify → retry.
@@ -11,6 +11,7 @@ pub mod csms;
 mod endpoints;
 pub mod error;
 mod iam;
+mod kms;
 mod permission;
 mod rate_limit;
 pub mod region;
@@ -29,6 +30,10 @@ pub use csms::{
     VersionSelector, is_valid_name, version_number,
 };
 pub use error::{ApiError, ErrorKind};
+pub use kms::{
+    DataKey, EncryptionAlgorithm, KeyInfo, KeyState, KeyStatus, Kms, MAX_AAD, MAX_DATA, NewKey,
+    SigningAlgorithm,
+};
 pub use rate_limit::Turn;
 pub use region::Region;
 pub use transport::connect::{Dial, Socket, tcp};

@@ -2,8 +2,8 @@
 
 use super::error::ErrorKind;
 
-/// The IAM action of an operation. Sources: Huawei's API references of CSMS and IAM, "Permissions and supported
-/// actions".
+/// The IAM action of an operation. Sources: Huawei's API references of CSMS, KMS and IAM, "Permissions and
+/// supported actions".
 fn action(operation: &str) -> Option<&'static str> {
     Some(match operation {
         "CreateSecret" => "csms:secret:create",
@@ -15,6 +15,16 @@ fn action(operation: &str) -> Option<&'static str> {
         "ShowSecretVersion" => "csms:secretVersion:get",
         "ShowSecretStage" => "csms:secretStage:get",
         "UpdateSecretStage" => "csms:secretStage:update",
+        "CreateKey" => "kms:cmk:create",
+        "ListKeys" => "kms:cmk:list",
+        "ListKeyDetail" => "kms:cmk:get",
+        "EnableKey" => "kms:cmk:enable",
+        "DisableKey" => "kms:cmk:disable",
+        "DeleteKey" | "CancelKeyDeletion" => "kms:cmk:update",
+        "CreateRandom" => "kms:cmk:generate",
+        "EncryptData" | "DecryptData" => "kms:cmk:crypto",
+        "CreateDatakey" | "CreateDatakeyWithoutPlaintext" => "kms:dek:create",
+        "EncryptDatakey" | "DecryptDatakey" => "kms:dek:crypto",
         "KeystoneListProjects" => "iam:projects:listProjects",
         _ => return None,
     })
@@ -46,11 +56,19 @@ pub(super) fn missing(
             key_actions(operation)
         ));
     }
+    // The other denials of KMS are about tokens and accounts.
+    let is_keys_own = matches!(code, "KMS.0306" | "KMS.0307" | "KMS.0330");
+    if code.starts_with("KMS.") && !is_keys_own {
+        return None;
+    }
     // A proxy denies without a code.
     if code != "CSMS.0302" && (status != Some(403) || code.is_empty()) {
         return None;
     }
-    let action = action(operation)?;
+    let Some(action) = action(operation) else {
+        let advice = "grant the identity the policy KMS CMKFullAccess in this region's project";
+        return is_keys_own.then(|| advice.to_owned());
+    };
     let place = if action.starts_with("iam:") {
         "in IAM"
     } else {
@@ -91,6 +109,7 @@ mod tests {
                 "csms:secretStage:update",
                 "kms:dek:decrypt",
             ),
+            ("DecryptDatakey", "kms:dek:crypto", "kms:dek:decrypt"),
             (
                 "KeystoneListProjects",
                 "iam:projects:listProjects",
@@ -106,7 +125,18 @@ mod tests {
             }
             assert!(text(400, "CSMS.0401").unwrap().contains(key));
             assert_eq!(text(401, "APIGW.0301"), None);
+            assert_eq!(text(403, "KMS.0301"), None);
             assert_eq!(text(403, ""), None);
         }
+    }
+
+    #[test]
+    fn a_denied_signature_names_a_policy() {
+        let advice = missing("Sign", ErrorKind::Denied, Some(403), "KMS.0306").unwrap();
+        assert!(advice.contains("KMS CMKFullAccess"), "{advice}");
+        assert_eq!(
+            missing("Sign", ErrorKind::Denied, Some(403), "APIGW.0302"),
+            None
+        );
     }
 }

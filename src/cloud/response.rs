@@ -182,6 +182,9 @@ fn kind(status: StatusCode, code: &str, text: &str, skewed: bool) -> ErrorKind {
         ("CSMS.0103" | "CSMS.0109", ..) => ErrorKind::Disabled,
         ("CSMS.0302" | "CSMS.0401", ..) => ErrorKind::Denied,
         ("CSMS.0005" | "CSMS.0106", ..) => ErrorKind::NotFound,
+        ("KMS.0207" | "KMS.0209" | "KMS.0210" | "KMS.0320" | "KMS.0328", ..) => {
+            ErrorKind::KeyUnavailable
+        }
         // A record of quotas does not exist, which says nothing about the secret.
         ("CSMS.0207", ..) => ErrorKind::Server,
         // The host exists but does not offer this API.
@@ -226,13 +229,42 @@ fn hint(kind: ErrorKind, code: &str, text: &str) -> Option<&'static str> {
         }
         (_, "CSMS.0109") => Some("enable the secret in CSMS"),
         (ErrorKind::Configuration, code) if code.ends_with(".0101") => {
-            Some("check the region and --csms-endpoint")
+            Some("check the region and --csms-endpoint or --kms-endpoint")
         }
         (ErrorKind::Configuration, _) => {
             Some("a proxy asks for a user name and a password: add them to its URL")
         }
-        _ => None,
+        _ => key_hint(code),
     }
+}
+
+/// What to do about the errors of KMS. Source: its table of error codes.
+fn key_hint(code: &str) -> Option<&'static str> {
+    Some(match code.strip_prefix("KMS.")? {
+        "0205" => "a key ID has 36 characters, such as 0d0466b0-e727-4d9c-b35d-f84bb474a37f",
+        "0207" => "check the key ID, the region and the project",
+        "0208" => "additional authenticated data has 1 to 128 characters",
+        "0209" => "enable the key in KMS, or use another key",
+        "0210" => "the key is scheduled for deletion: cancel the deletion, or use another key",
+        "0211" => "a default key belongs to a service: create a key of your own",
+        "0320" | "0328" => {
+            "the key or the account is frozen, for example because of an unpaid bill"
+        }
+        "0325" => "use a symmetric key, such as one with key_spec AES_256",
+        "0329" => "the digest has the wrong length for the signing algorithm",
+        "0331" => "use an asymmetric key",
+        "0332" => "use a signing algorithm that fits the kind of the key",
+        "0334" => "the key only encrypts and decrypts: use one with key_usage SIGN_VERIFY",
+        "0335" => "the key only signs and verifies: use one with key_usage ENCRYPT_DECRYPT",
+        "2101" | "2102" => {
+            "encrypt-data takes 1 to 4096 bytes of text: for more, use dew-provider file encrypt"
+        }
+        "2103" => "SM4 keys are not supported: use a key with key_spec AES_256",
+        "2201" | "2202" | "2203" | "2204" => {
+            "the cipher text was changed or cut, or was made with another key or other additional authenticated data"
+        }
+        _ => return None,
+    })
 }
 
 /// Code, message and request ID of an error body, in any of the shapes that Huawei's services use.

@@ -188,7 +188,7 @@ async fn rejections_are_final_and_name_the_fix() {
             "APIG.0101",
             "no such API",
             Code::FailedPrecondition,
-            vec!["check the region and --csms-endpoint"],
+            vec!["check the region and --csms-endpoint or --kms-endpoint"],
         ),
         (
             413,

@@ -72,6 +72,7 @@ impl From<ErrorKind> for Reason {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::Denied | ErrorKind::CredentialsExpired => Self::Denied,
             ErrorKind::Disabled
+            | ErrorKind::KeyUnavailable
             | ErrorKind::ClockSkew
             | ErrorKind::Credentials
             | ErrorKind::Configuration => Self::Precondition,
