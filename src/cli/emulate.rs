@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -23,7 +24,7 @@ const AFTER_HELP: &str = r#"Example:
 
 Control, unsigned (keep the address on loopback):
   POST, GET, DELETE /_emulator/faults      rules {match, times, fault}; match: operation, secret,
-                                           project, region, after; fault: status, code, message,
+                                           key, project, region, after; fault: status, code, message,
                                            retry_after, delay_ms, reset, garbage (json|html),
                                            truncate, wrong_content_length,
                                            slow_body {chunk_bytes, delay_ms},
@@ -39,7 +40,7 @@ pub struct EmulateArgs {
     /// Address to listen on
     #[arg(long, env = "DEW_EMULATE_LISTEN", default_value = "127.0.0.1:7780", value_parser = super::serve::address)]
     listen: SocketAddr,
-    /// File for the secrets and their values, so that they survive a restart; in memory only if not set
+    /// File for the secrets and keys with their values, so that they survive a restart; in memory only if not set
     #[arg(long, env = "DEW_EMULATE_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
     /// Access key of the account
@@ -79,6 +80,9 @@ pub struct EmulateArgs {
     /// Return no keys from the metadata service, as on an ECS node without an agency
     #[arg(long, env = "DEW_EMULATE_NO_AGENCY")]
     no_agency: bool,
+    /// KMS calls per second, such as 20, beyond which they fail with 429; no limit if not set
+    #[arg(long, env = "DEW_EMULATE_KMS_QPS", value_name = "N")]
+    kms_qps: Option<NonZeroU32>,
     /// Do not lock the access key after 5 rejected requests in a row
     #[arg(long, env = "DEW_EMULATE_NO_KEY_LOCK")]
     no_key_lock: bool,
@@ -107,6 +111,7 @@ pub async fn run(args: EmulateArgs) -> Result<()> {
         metadata_token: args.metadata_token,
         agency: !args.no_agency,
         region: args.region.clone(),
+        kms_qps: args.kms_qps,
         lock_keys: !args.no_key_lock,
         log_calls: true,
     };
@@ -130,10 +135,10 @@ fn greeting(args: &EmulateArgs, url: &str) -> String {
     };
     format!(
         "Emulated Huawei Cloud\n\
-         CSMS, IAM, metadata  {url}\n\
-         region, project      {}, {}\n\
-         access key           {}\n\
-         secret key           {secret_key}\n\
+         CSMS, KMS, IAM, metadata  {url}\n\
+         region, project           {}, {}\n\
+         access key                {}\n\
+         secret key                {secret_key}\n\
          To make the next two reads fail:\n  \
          curl -X POST {url}/_emulator/faults -d '{{\"match\": {{\"operation\": \"ShowSecretVersion\"}}, \"times\": 2, \"fault\": {{\"status\": 429}}}}'\n",
         args.region, args.project_id, args.access_key

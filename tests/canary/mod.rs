@@ -3,8 +3,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use dew_provider::sim::huawei::DEMO_SECRET_KEY;
+use dew_provider::cloud::{
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Kms, NewKey, SigningAlgorithm, Turn,
+};
+use dew_provider::sim::huawei::{
+    Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
+};
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
+use dew_provider::util::secret_bytes::SecretBytes;
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::support::logs::Logs;
 use crate::support::test_node::{Setup, TestNode};
@@ -86,12 +97,98 @@ async fn no_secret_appears_in_any_output() {
     assert!(
         logs.contains("mounted") && logs.contains("cloud call") && logs.contains("mount failed")
     );
-    for (what, text) in [("logs", logs.as_str()), ("errors, metrics, Debug", &output)] {
+    assert_clean(&logs, &output);
+}
+
+fn assert_clean(logs: &str, output: &str) {
+    for (what, text) in [("logs", logs), ("errors, metrics, Debug", output)] {
         for secret in [CANARY, DEMO_SECRET_KEY, "Signature=", "x-security-token: "] {
             if let Some(at) = text.find(secret) {
                 let around = &text[text.floor_char_boundary(at.saturating_sub(200))..at];
                 panic!("{secret} is in the {what} after {around:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn no_key_or_text_of_kms_appears_in_any_output() {
+    let logs = Logs::capture();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let emulator = Emulator::start(listener, Config::default(), Clock::system()).unwrap();
+    let config = CloudConfig::emulated(&emulator.url());
+    let (clock, jitter, metrics) = (Clock::system(), Jitter::seeded(1), CloudMetrics::default());
+    let cloud = Cloud::new(config, &Env::default(), clock, jitter, metrics).unwrap();
+    let kms = Kms::new(cloud);
+    let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
+    let caller = Caller {
+        region: DEMO_REGION.parse().unwrap(),
+        project: Some(DEMO_PROJECT.into()),
+        credentials: Credentials::fixed(keys, "test"),
+        turn: Turn::default(),
+    };
+    let soon = || Instant::now() + Duration::from_secs(45);
+    let new = NewKey {
+        alias: "canary".into(),
+        ..NewKey::default()
+    };
+    let id = kms.create_key(&caller, &new, soon()).await.unwrap();
+    let text = SecretBytes::from(CANARY.to_owned());
+    let sealed = kms
+        .encrypt_data(&caller, &id, &text, None, soon())
+        .await
+        .unwrap();
+    let wrapped = kms
+        .encrypt_data_key(&caller, &id, &text, None, soon())
+        .await
+        .unwrap();
+    let hex = data_encoding::HEXLOWER.encode(CANARY.as_bytes());
+    let base64 = data_encoding::BASE64.encode(CANARY.as_bytes());
+    let mut output = String::new();
+    let quoting = json!({"key_id": id, "plain_text": CANARY, "cipher_text": CANARY, "data_key": CANARY, "signature_valid": CANARY});
+    for fault in [
+        json!({}),
+        json!({"status": 502, "garbage": "html"}),
+        json!({"status": 400, "code": "KMS.2201"}),
+        json!({"truncate": 40}),
+        json!({"wrong_content_length": true}),
+        json!({"body": quoting.to_string()}),
+        json!({"body": format!("\"{CANARY}\"")}),
+    ] {
+        emulator
+            .add_faults(&json!({ "fault": fault }).to_string())
+            .unwrap();
+        let algorithm = SigningAlgorithm::RsaPssSha256;
+        let (caller, id) = (&caller, id.as_str());
+        let opened = kms
+            .decrypt_data(caller, Some(id), &sealed, None, soon())
+            .await;
+        let unwrapped = kms
+            .decrypt_data_key(caller, id, &wrapped, text.len(), None, soon())
+            .await;
+        let encrypted = kms.encrypt_data(caller, id, &text, Some(""), soon()).await;
+        let made = kms.create_data_key(caller, id, 256, None, soon()).await;
+        let again = kms.encrypt_data_key(caller, id, &text, None, soon()).await;
+        let random = kms.random(caller, 64, soon()).await;
+        let verified = kms
+            .verify(caller, id, algorithm, &[0; 32], &[1], soon())
+            .await;
+        write!(
+            output,
+            "{opened:?} {unwrapped:?} {encrypted:?} {again:?} {random:?} {verified:?}"
+        )
+        .unwrap();
+        if let Ok(made) = &made {
+            let plain = data_encoding::HEXLOWER.encode(made.plain.expose());
+            assert!(!logs.text().contains(&plain));
+        }
+        write!(output, "{made:?} {kms:?} {emulator:?}").unwrap();
+        emulator.clear_faults();
+    }
+    let logs = logs.text();
+    assert!(logs.contains("cloud call") && output.contains("KMS.2201"));
+    assert_clean(&logs, &output);
+    for secret in [hex, base64] {
+        assert!(!logs.contains(&secret) && !output.contains(&secret));
     }
 }

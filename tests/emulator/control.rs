@@ -1,5 +1,7 @@
 //! Access keys, the metadata service, the state file, and the control API.
 
+use std::sync::Arc;
+
 use dew_provider::cloud::{AccessKeys, Caller, Credentials};
 use dew_provider::sim::huawei::{Config, DEMO_ACCESS_KEY, Emulator, TokenMode};
 use dew_provider::util::clock::Clock;
@@ -106,7 +108,7 @@ async fn secrets_survive_a_restart_in_the_state_file() {
     let service = Service::start(config.clone()).await;
     service.create("s", text("one")).await.unwrap();
     service.put("s", "two", &[]).await.unwrap();
-    service.emulator.shutdown().await;
+    Arc::into_inner(service.emulator).unwrap().shutdown().await;
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
@@ -116,7 +118,7 @@ async fn secrets_survive_a_restart_in_the_state_file() {
         service.show("s", "latest").await.unwrap(),
         ("v2".into(), text("two"))
     );
-    service.emulator.shutdown().await;
+    Arc::into_inner(service.emulator).unwrap().shutdown().await;
     // A damaged file is an error and is not overwritten.
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();

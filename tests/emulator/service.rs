@@ -1,10 +1,11 @@
 //! An emulator with a client for its demo account.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dew_provider::cloud::{
-    AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, NewSecret, SecretValue,
-    Turn,
+    AccessKeys, ApiError, Caller, Cloud, CloudConfig, Credentials, Csms, Dial, Kms, NewSecret,
+    SecretValue, Socket, Turn, tcp,
 };
 use dew_provider::sim::huawei::{
     Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_REGION, DEMO_SECRET_KEY, Emulator,
@@ -12,13 +13,15 @@ use dew_provider::sim::huawei::{
 use dew_provider::telemetry::metrics::CloudMetrics;
 use dew_provider::util::clock::{Clock, Jitter};
 use dew_provider::util::env::Env;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// An emulator with a client for its demo account.
 pub(super) struct Service {
-    pub(super) emulator: Emulator,
+    pub(super) emulator: Arc<Emulator>,
     pub(super) csms: Csms,
+    pub(super) kms: Kms,
     pub(super) caller: Caller,
 }
 
@@ -26,10 +29,27 @@ impl Service {
     pub(super) async fn start(config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let emulator = Emulator::start(listener, config, Clock::system()).unwrap();
+        Self::with(Arc::new(emulator), Clock::system(), tcp())
+    }
+
+    /// Without sockets, so that a test can pause time.
+    pub(super) fn in_memory(config: Config) -> Self {
+        let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let clock = Clock::from_tokio(start);
+        let emulator = Arc::new(Emulator::in_memory(config, clock.clone()).unwrap());
+        let server = Arc::clone(&emulator);
+        let dial: Dial = Arc::new(move |_| {
+            let socket = Socket::new(server.connect());
+            Box::pin(async { Ok(socket) })
+        });
+        Self::with(emulator, clock, dial)
+    }
+
+    fn with(emulator: Arc<Emulator>, clock: Clock, dial: Dial) -> Self {
         let endpoints = CloudConfig::emulated(&emulator.url());
-        let (clock, jitter) = (Clock::system(), Jitter::seeded(1));
-        let metrics = CloudMetrics::default();
-        let cloud = Cloud::new(endpoints, &Env::default(), clock, jitter, metrics).unwrap();
+        let (env, metrics) = (Env::default(), CloudMetrics::default());
+        let jitter = Jitter::seeded(1);
+        let cloud = Cloud::with_dial(endpoints, &env, clock, jitter, metrics, dial).unwrap();
         let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
         let caller = Caller {
             region: DEMO_REGION.parse().unwrap(),
@@ -39,7 +59,8 @@ impl Service {
         };
         Self {
             emulator,
-            csms: Csms::new(cloud),
+            csms: Csms::new(cloud.clone()),
+            kms: Kms::new(cloud),
             caller,
         }
     }

@@ -8,12 +8,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::auth::{ReceivedRequest, SignatureVerifier, TemporaryKeys, VerifiedCaller};
-use super::config::Config;
+use super::config::{Account, Config};
 use super::csms::CsmsCall;
 use super::faults::{Fault, FaultRule};
+use super::kms::{KeyMaterial, KeysByProject, KmsCall};
 use super::model::SecretsByProject;
 use super::reply::{ApiRejection, ApiReply, reject};
-use super::route::ApiRoute;
+use super::route::{ApiRoute, Service};
 use super::state_file;
 use crate::util::clock::Clock;
 
@@ -23,7 +24,7 @@ const MAX_LISTED_CALLS: usize = 10_000;
 /// Header with the request ID, present on every response. The official SDK reads it.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
-/// All accounts, secrets, faults and recorded calls.
+/// All accounts, secrets, keys, faults and recorded calls.
 pub(super) struct EmulatedCloud {
     pub(super) config: Config,
     clock: Clock,
@@ -32,6 +33,9 @@ pub(super) struct EmulatedCloud {
 
 pub(super) struct CloudState {
     pub(super) projects: SecretsByProject,
+    keys: KeysByProject,
+    /// Times of the latest calls of KMS, by access key, in milliseconds since 1970.
+    kms_calls: BTreeMap<String, VecDeque<i64>>,
     pub(super) verifier: SignatureVerifier,
     pub(super) faults: Vec<FaultRule>,
     pub(super) calls: CallLog,
@@ -57,6 +61,9 @@ pub(super) struct LoggedCall {
     pub(super) secret: Option<String>,
     /// Version ID or stage name.
     pub(super) version: Option<String>,
+    /// ID of the KMS key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<String>,
     /// HTTP status, or 0 if the connection was reset.
     pub(super) status: u16,
     pub(super) access_key: Option<String>,
@@ -85,12 +92,14 @@ impl CallLog {
 
 impl EmulatedCloud {
     pub(super) fn new(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let projects = match &config.state {
+        let (projects, keys) = match &config.state {
             Some(path) => state_file::load(path)?,
-            None => SecretsByProject::new(),
+            None => Default::default(),
         };
         let state = CloudState {
             projects,
+            keys,
+            kms_calls: BTreeMap::new(),
             verifier: SignatureVerifier::new(&config.accounts, config.lock_keys),
             faults: Vec::new(),
             calls: CallLog::default(),
@@ -121,12 +130,13 @@ impl EmulatedCloud {
     }
 
     /// Authenticates and executes a signed call. Once the signature is verified, `access_key` is
-    /// set, even if the call is rejected later.
+    /// set, even if the call is rejected later. `material` is for a key that the call creates.
     pub(super) fn call(
         &self,
         route: &ApiRoute,
         request: &ReceivedRequest<'_>,
         fault: &Fault,
+        material: Option<KeyMaterial>,
         access_key: &mut Option<String>,
     ) -> Result<ApiReply, ApiRejection> {
         let mut state = self.lock();
@@ -141,9 +151,23 @@ impl EmulatedCloud {
             reject(401, "APIG.0301", message)
         })?;
         *access_key = Some(caller.access_key.clone());
-        match &route.project {
-            None => Ok(self.projects(&caller, request.query)),
-            Some(project) => self.csms(&mut state, &caller, route, project, request, now),
+        match (&route.project, route.service) {
+            (None, _) => Ok(self.projects(&caller, request.query)),
+            (Some(project), Service::Kms) => {
+                let account = self.account(&caller, project);
+                let account = account
+                    .ok_or_else(|| reject(403, "KMS.0321", "No permission for this project"))?;
+                let call = KmsCall {
+                    operation: route.operation,
+                    body: request.body,
+                    rights: account.rights,
+                    now: now.as_millisecond(),
+                    region: self.region(project).unwrap_or_default(),
+                    material,
+                };
+                self.kms(&mut state, call, &caller.access_key, project)
+            }
+            (Some(project), _) => self.csms(&mut state, &caller, route, project, request, now),
         }
     }
 
@@ -171,10 +195,9 @@ impl EmulatedCloud {
         request: &ReceivedRequest<'_>,
         now: Timestamp,
     ) -> Result<ApiReply, ApiRejection> {
-        let account = self.config.accounts.get(caller.account);
-        let account = account
-            .filter(|account| account.projects.values().any(|id| id == project))
-            .ok_or_else(|| reject(403, "CSMS.0302", "No permission for this project"))?;
+        let account = self.account(caller, project);
+        let account =
+            account.ok_or_else(|| reject(403, "CSMS.0302", "No permission for this project"))?;
         let call = CsmsCall {
             route,
             query: request.query,
@@ -195,20 +218,63 @@ impl EmulatedCloud {
         Ok(answer)
     }
 
+    fn kms(
+        &self,
+        state: &mut CloudState,
+        call: KmsCall<'_>,
+        access_key: &str,
+        project: &str,
+    ) -> Result<ApiReply, ApiRejection> {
+        if let Some(limit) = self.config.kms_qps {
+            let calls = state.kms_calls.entry(access_key.to_owned()).or_default();
+            let begin = call.now - 1000;
+            calls.retain(|time| (begin + 1..=call.now).contains(time));
+            if calls.len() >= limit.get() as usize {
+                let message = format!(
+                    "The throttling threshold has been reached: policy user over ratelimit,limit:{limit},time:1 second"
+                );
+                return Err(reject(429, "APIG.0308", message));
+            }
+            calls.push_back(call.now);
+        }
+        if !super::kms::writes(call.operation) {
+            let keys = state.keys.entry(project.to_owned()).or_default();
+            return super::kms::execute(call, keys);
+        }
+        // The call works on a copy, which shares the keys' material, so that a rejected call changes nothing.
+        let mut keys = state.keys.clone();
+        let answer = super::kms::execute(call, keys.entry(project.to_owned()).or_default())?;
+        self.save(&state.projects, &keys)?;
+        state.keys = keys;
+        Ok(answer)
+    }
+
+    /// The caller's account, if it has the project.
+    fn account(&self, caller: &VerifiedCaller, project: &str) -> Option<&Account> {
+        let account = self.config.accounts.get(caller.account);
+        account.filter(|account| account.projects.values().any(|id| id == project))
+    }
+
     /// Replaces the secrets, after they were written to the state file, if there is one.
     pub(super) fn commit(
         &self,
         state: &mut CloudState,
         projects: SecretsByProject,
     ) -> Result<(), ApiRejection> {
-        if let Some(path) = &self.config.state {
-            state_file::save(path, &projects).map_err(|error| {
-                tracing::error!(path = %path.display(), %error, "cannot write the state file");
-                reject(500, "CSMS.0001", "Internal error")
-            })?;
-        }
+        self.save(&projects, &state.keys)?;
         state.projects = projects;
         Ok(())
+    }
+
+    /// Writes the state file, if there is one.
+    fn save(&self, projects: &SecretsByProject, keys: &KeysByProject) -> Result<(), ApiRejection> {
+        let Some(path) = &self.config.state else {
+            return Ok(());
+        };
+        state_file::save(path, projects, keys).map_err(|error| {
+            tracing::error!(path = %path.display(), %error, "cannot write the state file");
+            reject(500, "CSMS.0001", "Internal error")
+        })
     }
 
     /// Value of the `Date` header.

@@ -1,6 +1,7 @@
 //! Settings of an emulator.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -20,7 +21,7 @@ pub const DEMO_PROJECT: &str = "0123456789abcdef0123456789abcdef";
 /// Settings of an emulator. The default serves [`Account::demo`] and keeps secrets in memory.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// File that persists the secrets between runs. It contains the values and has mode 0600.
+    /// File that persists the secrets and keys between runs. It contains their values and has mode 0600.
     /// `None` keeps secrets in memory.
     pub state: Option<PathBuf>,
     /// Accounts that may sign requests. The first one is the account of the ECS agency.
@@ -40,6 +41,9 @@ pub struct Config {
     pub agency: bool,
     /// Region that the metadata service reports.
     pub region: String,
+    /// KMS calls per second and access key, as the service limits them to 20; more fail with 429. `None` means
+    /// no limit.
+    pub kms_qps: Option<NonZeroU32>,
     /// Whether to lock an access key for 5 minutes after 5 consecutive rejected requests, as the
     /// real gateway does.
     pub lock_keys: bool,
@@ -58,6 +62,7 @@ impl Default for Config {
             metadata_token: TokenMode::Optional,
             agency: true,
             region: DEMO_REGION.to_owned(),
+            kms_qps: None,
             lock_keys: false,
             log_calls: false,
         }
@@ -103,8 +108,8 @@ pub struct Rights {
     pub list: bool,
     /// Create, update and delete. Without it, calls fail with CSMS.0302.
     pub write: bool,
-    /// Use the KMS key of a secret, which reading and writing values requires. Without it, calls
-    /// fail with CSMS.0401.
+    /// Use KMS keys: all calls of KMS, and reading and writing values of CSMS. Without it, calls fail with
+    /// KMS.0306 or CSMS.0401.
     pub kms: bool,
 }
 

@@ -10,7 +10,7 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 
 use super::reply::ApiReply;
-use super::route::ApiRoute;
+use super::route::{ApiRoute, Service};
 
 /// One rule of `/_emulator/faults`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +29,7 @@ pub(super) struct FaultRule {
 struct CallMatcher {
     operation: Option<String>,
     secret: Option<String>,
+    key: Option<String>,
     project: Option<String>,
     region: Option<String>,
     /// How many matching calls succeed first.
@@ -126,6 +127,7 @@ impl FaultRule {
         if self.times == Some(0)
             || !wanted(&matches.operation, Some(route.operation))
             || !wanted(&matches.secret, route.secret.as_deref())
+            || !wanted(&matches.key, route.key.as_deref())
             || !wanted(&matches.project, route.project.as_deref())
             || !wanted(&matches.region, region)
         {
@@ -141,11 +143,12 @@ impl FaultRule {
 
 impl Fault {
     /// The error to return instead of executing the call, if the fault has a status.
-    pub(super) fn error_reply(&self, request_id: &str) -> Option<ApiReply> {
+    pub(super) fn error_reply(&self, service: Service, request_id: &str) -> Option<ApiReply> {
         let status = StatusCode::from_u16(self.status?).unwrap_or(StatusCode::BAD_GATEWAY);
         let code = self.code.as_deref().unwrap_or(match status.as_u16() {
             429 => "APIG.0308",
             502 | 504 => "APIG.0201",
+            500..=599 if service == Service::Kms => "KMS.0102",
             500..=599 => "CSMS.0001",
             _ => "APIG.0601",
         });

@@ -1,4 +1,4 @@
-//! An emulated Huawei Cloud in one process: CSMS, IAM's project lookup and the ECS metadata
+//! An emulated Huawei Cloud in one process: CSMS, KMS, IAM's project lookup and the ECS metadata
 //! service.
 //!
 //! One address serves all regions; the project ID in the path determines account and region.
@@ -11,13 +11,13 @@
 //! |---|---|
 //! | `POST /_emulator/faults` | adds a fault rule or a list of rules (see below) |
 //! | `GET`, `DELETE /_emulator/faults` | lists the remaining rules; removes them |
-//! | `GET`, `DELETE /_emulator/calls` | returns `{total, counts, calls: [{operation, project, secret, version, status, access_key, request_id}]}` for signed calls; resets it |
+//! | `GET`, `DELETE /_emulator/calls` | returns `{total, counts, calls: [{operation, project, secret, version, key, status, access_key, request_id}]}` for signed calls; resets it |
 //! | `PUT /_emulator/secrets/{name}/state` | sets `{"state": "ENABLED"}`, `"DISABLED"`, `"FROZEN"` or `"PENDING_DELETE"` |
 //! | `PUT /_emulator/clock` | sets `{"offset_seconds": n}`: how far the emulator's clock is ahead |
 //!
 //! A rule is `{"match": {…}, "times": n, "fault": {…}}`. `match` takes `operation` (the API's name,
 //! such as `ShowSecretVersion`; `KeystoneListProjects` for IAM; `PutMetadataToken` and `GetSecurityKey`
-//! for the metadata service), `secret`, `project`, `region`, and
+//! for the metadata service), `secret`, `key` (the ID of a KMS key), `project`, `region`, and
 //! `after` (matching calls that succeed first). An omitted field matches every signed call. Without
 //! `times`, a rule applies until it is cleared. A fault has one or more of these fields:
 //!
@@ -40,6 +40,7 @@ mod config;
 mod control;
 mod csms;
 mod faults;
+mod kms;
 mod metadata;
 mod model;
 mod reply;

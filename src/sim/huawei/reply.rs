@@ -22,12 +22,15 @@ impl ApiReply {
         Self { status, body: None }
     }
 
-    /// An error with `error_code` and `error_msg`, as CSMS returns it. Errors of the API gateway
-    /// (`APIG.*`) also contain the request ID.
+    /// An error with `error_code` and `error_msg`, as CSMS returns it. KMS puts them into an object `error`.
+    /// Errors of the API gateway (`APIG.*`) also contain the request ID.
     pub(super) fn error(status: StatusCode, code: &str, message: &str, request_id: &str) -> Self {
         let mut body = json!({"error_code": code, "error_msg": message});
         if code.starts_with("APIG.") {
             body["request_id"] = request_id.into();
+        }
+        if code.starts_with("KMS.") {
+            body = json!({ "error": body });
         }
         Self {
             status,

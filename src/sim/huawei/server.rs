@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, DATE};
 use axum::http::{HeaderValue, Response, StatusCode};
@@ -25,6 +25,7 @@ use tower::ServiceExt;
 use super::auth::ReceivedRequest;
 use super::cloud::{EmulatedCloud, LoggedCall, REQUEST_ID};
 use super::faults::{Fault, ResetConnection, take_fault};
+use super::kms::{self, KeyMaterial};
 use super::reply::{ApiRejection, ApiReply};
 use super::route::route;
 use super::{control, metadata};
@@ -45,19 +46,23 @@ pub(super) fn router(cloud: Arc<EmulatedCloud>) -> Router {
 async fn api(State(cloud): State<Arc<EmulatedCloud>>, request: Request) -> Response<Body> {
     let request_id = format!("{:032x}", fastrand::u128(..));
     let (head, body) = request.into_parts();
-    let Some(route) = route(head.method.as_str(), head.uri.path()) else {
+    let Some(mut route) = route(head.method.as_str(), head.uri.path()) else {
         let message = "The API does not exist or has not been published";
         let reply = ApiReply::error(StatusCode::NOT_FOUND, "APIG.0101", message, &request_id);
         return write_response(&cloud, reply, &Fault::default(), &request_id);
     };
     let region = route.project.as_deref().and_then(|id| cloud.region(id));
-    let fault = take_fault(&mut cloud.lock().faults, &route, region).unwrap_or_default();
+    // Chunked bodies too: Huawei's Java SDK sends them.
     let body = to_bytes(Body::new(body), MAX_BODY).await;
+    if let Ok(body) = &body {
+        route.read_body(body);
+    }
+    let fault = take_fault(&mut cloud.lock().faults, &route, region).unwrap_or_default();
     if let Some(delay) = fault.delay_ms {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
     let mut access_key = None;
-    let reply = match (fault.error_reply(&request_id), body) {
+    let reply = match (fault.error_reply(route.service, &request_id), body) {
         (Some(reply), _) => reply,
         (None, Err(_)) => {
             let message = "The request body is larger than 12 MB or cannot be read";
@@ -72,8 +77,9 @@ async fn api(State(cloud): State<Arc<EmulatedCloud>>, request: Request) -> Respo
                 headers: &head.headers,
                 body: &body,
             };
+            let material = new_material(route.operation, &body).await;
             cloud
-                .call(&route, &received, &fault, &mut access_key)
+                .call(&route, &received, &fault, material, &mut access_key)
                 .unwrap_or_else(
                     |ApiRejection {
                          status,
@@ -99,11 +105,22 @@ async fn api(State(cloud): State<Arc<EmulatedCloud>>, request: Request) -> Respo
         project: route.project,
         secret: route.secret,
         version: route.item,
+        key: route.key,
         status,
         access_key,
         request_id,
     });
     response
+}
+
+/// Makes the material of a new key in a thread of its own: a large RSA key takes seconds.
+async fn new_material(operation: &str, body: &Bytes) -> Option<KeyMaterial> {
+    if operation != "CreateKey" {
+        return None;
+    }
+    let body = body.clone();
+    let made = tokio::task::spawn_blocking(move || kms::material(&body));
+    made.await.ok().flatten()
 }
 
 /// Builds the HTTP response with the headers of the gateway, and applies the fault to it.
