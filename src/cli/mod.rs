@@ -3,12 +3,16 @@
 use clap::builder::Resettable;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub mod connection;
 #[cfg(feature = "sim")]
 pub mod demo;
 mod duration;
 #[cfg(feature = "sim")]
 pub mod emulate;
+mod input;
+pub mod kms;
 pub mod lint;
+pub mod output;
 pub mod secret;
 pub mod serve;
 
@@ -70,6 +74,8 @@ pub enum Command {
     Emulate(Box<emulate::EmulateArgs>),
     /// Check SecretProviderClasses and ServiceAccounts in files
     Lint(lint::LintArgs),
+    /// Create keys in KMS, and encrypt and decrypt small data with them
+    Kms(Box<kms::KmsArgs>),
     /// Create, read and list secrets in CSMS
     Secret(Box<secret::SecretArgs>),
 }

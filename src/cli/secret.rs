@@ -1,26 +1,20 @@
 //! `dew-provider secret`: manages secrets of CSMS from the command line.
 
-use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::serve::CloudArgs;
-use crate::cloud::{
-    Caller, Cloud, CloudConfig, Csms, NewSecret, Region, Secret, SecretValue, Turn, VersionMetadata,
-};
-use crate::telemetry::metrics::CloudMetrics;
-use crate::util::clock::{Clock, Jitter};
-use crate::util::env::Env;
+use super::connection::ConnectionArgs;
+use super::input::read;
+use super::output::{Format, date, note, print_json, print_table};
+use crate::cloud::{Csms, NewSecret, Secret, SecretValue, VersionMetadata};
 use crate::util::output::print;
 use crate::util::secret_bytes::SecretBytes;
-use crate::util::text::escaped;
 
 /// Limit of one command, retries included.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(45);
@@ -42,31 +36,13 @@ pub struct SecretArgs {
     #[command(subcommand)]
     pub action: Action,
 
-    /// Region of the secrets, such as cn-north-4
-    #[arg(long, env = "DEW_REGION", global = true)]
-    pub region: Option<Region>,
-
-    /// Project ID; looked up in IAM if not set
-    #[arg(long, env = "DEW_PROJECT_ID", value_name = "ID", global = true)]
-    pub project_id: Option<String>,
-
     /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     pub format: Format,
 
-    /// How to reach Huawei Cloud
+    /// How to reach Huawei Cloud, and as whom
     #[command(flatten)]
-    pub cloud: CloudArgs,
-}
-
-/// The output format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Columns.
-    #[default]
-    Table,
-    /// JSON as in the API.
-    Json,
+    pub connection: ConnectionArgs,
 }
 
 /// The source of a value; never an argument, which other users of the machine can see.
@@ -139,25 +115,8 @@ pub enum Action {
 /// # Errors
 /// If CSMS rejects the request, or the value cannot be read.
 pub async fn run(args: SecretArgs) -> Result<()> {
-    let env = Env::from_process();
-    let (clock, jitter) = (Clock::system(), Jitter::from_system());
-    let config = CloudConfig {
-        project_setting: "--project-id or DEW_PROJECT_ID",
-        ..args.cloud.clone().into()
-    };
-    let cloud = Cloud::new(config, &env, clock, jitter, CloudMetrics::default())?;
-    let region = args
-        .region
-        .clone()
-        .ok_or_else(|| anyhow!("no region: set --region or DEW_REGION, such as cn-north-4"))?;
-    let credentials = cloud.own_credentials(&env, None)?;
+    let (cloud, caller) = args.connection.connect()?;
     let csms = Csms::new(cloud);
-    let caller = Caller {
-        region,
-        project: args.project_id.clone(),
-        credentials,
-        turn: Turn::default(),
-    };
     let deadline = Instant::now() + COMMAND_TIMEOUT;
     let format = args.format;
     match args.action {
@@ -245,25 +204,7 @@ impl<'a> VersionOutput<'a> {
 }
 
 fn read_value(args: &ValueArgs) -> Result<SecretValue> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    if args.file == Path::new("-") {
-        let stdin = std::io::stdin();
-        if stdin.is_terminal() {
-            note(
-                "type the value, then Ctrl-D (it is visible as you type; a file or pipe is safer)",
-            );
-        }
-        stdin
-            .lock()
-            .take(MAX_VALUE)
-            .read_to_end(&mut bytes)
-            .context("standard input")?;
-    } else {
-        let shown = args.file.display();
-        std::fs::File::open(&args.file)
-            .and_then(|file| file.take(MAX_VALUE).read_to_end(&mut bytes))
-            .with_context(|| format!("cannot read {shown}"))?;
-    }
+    let mut bytes = read(&args.file, MAX_VALUE)?;
     if bytes.is_empty() {
         bail!("the value is empty: CSMS accepts 1 to 32768 bytes");
     }
@@ -313,44 +254,4 @@ fn show_versions(format: Format, versions: &[VersionMetadata]) -> Result<()> {
                 .map(|v| vec![v.id.clone(), v.stages.join(","), date(Some(v.create_time))]),
         ),
     }
-}
-
-fn date(milliseconds: Option<i64>) -> String {
-    milliseconds
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .map(|date| format!("{date:.0}"))
-        .unwrap_or_default()
-}
-
-fn print_table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
-    let head = head.iter().map(|cell| (*cell).to_owned()).collect();
-    // Descriptions may contain what a terminal would act on.
-    let rows = rows.map(|row| row.iter().map(|cell| escaped(cell)).collect());
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:width$}   "))
-            .collect();
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    Ok(print(text.as_bytes())?)
-}
-
-fn print_json(value: &impl Serialize) -> Result<()> {
-    let mut text = Zeroizing::new(serde_json::to_vec_pretty(value)?);
-    text.push(b'\n');
-    Ok(print(&text)?)
-}
-
-/// A note for the user, separate from the output.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "dew-provider: {text}");
 }

@@ -8,7 +8,9 @@ use tokio::net::TcpListener;
 
 use crate::support::program::{run, text};
 
-const COMMANDS: [&str; 5] = ["serve", "demo", "emulate", "lint", "secret"];
+const COMMANDS: [&str; 6] = ["serve", "demo", "emulate", "kms", "lint", "secret"];
+
+mod kms;
 
 async fn emulator() -> Emulator {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
