@@ -15,7 +15,7 @@ pub(in crate::sim::huawei) struct KmsCall<'a> {
     /// Milliseconds since 1970.
     pub(in crate::sim::huawei) now: i64,
     pub(in crate::sim::huawei) region: &'a str,
-    /// For CreateKey: see [`super::material`].
+    /// For CreateKey: see [`super::material()`].
     pub(in crate::sim::huawei) material: Option<KeyMaterial>,
 }
 
