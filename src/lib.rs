@@ -48,6 +48,7 @@
 //! | [`policy`] | what the operator allows namespaces to use |
 //! | [`cache`] | the secret versions cached on a node, and the leader's view of them |
 //! | [`cloud`] | the client for Huawei Cloud |
+//! | [`envelope`] | encrypted files: messages with their data key wrapped in the header |
 //! | [`kube`] | what is read from and written to the API server |
 //! | [`lint`] | offline checks of manifests |
 //! | [`telemetry`] | logs and metrics |
@@ -81,6 +82,7 @@ pub mod class;
 pub mod cli;
 pub mod cloud;
 pub mod controller;
+pub mod envelope;
 pub mod kube;
 pub mod lint;
 pub mod node;

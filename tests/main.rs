@@ -12,6 +12,7 @@ mod cli;
 mod cloud;
 mod driver;
 mod emulator;
+mod envelope;
 mod faults;
 mod hostile;
 mod links;

@@ -3,11 +3,13 @@
 
 use dew_provider::class::objects::Objects;
 use dew_provider::cloud::SecretValue;
+use dew_provider::envelope::{Header, MESSAGE_START, OpenMessage, inspect_frames};
 use dew_provider::node::mount::request::Request;
 use dew_provider::node::mount::select::{VolumeRoom, select_object};
 use dew_provider::node::socket::Connection;
 use dew_provider::policy::{Place, Policy};
 use dew_provider::proto::MountRequest;
+use dew_provider::util::secret_bytes::SecretBytes;
 use tokio::io::AsyncReadExt;
 
 /// Parses the parameter `objects`, and evaluates its expressions on a JSON secret and on other values.
@@ -51,6 +53,27 @@ pub(crate) fn policy(data: &[u8]) {
             assert!(!name.is_empty() || check.is_err());
             let _ = check.map_err(|denial| denial.to_string());
         }
+    }
+}
+
+/// Parses an encrypted message, as it is and behind the first bytes of one, and opens it with a key that is not its own.
+pub(crate) fn message(data: &[u8]) {
+    let framed = [MESSAGE_START.as_slice(), data].concat();
+    for bytes in [data, &framed] {
+        let mut input = bytes;
+        let Ok(header) = Header::read(&mut input) else {
+            continue;
+        };
+        assert!(bytes.starts_with(&header.to_bytes()));
+        assert_eq!(bytes.len() - input.len(), header.length());
+        let skip = |input: &mut &[u8], length: u64| {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            *input = &input[length.min(input.len())..];
+            Ok(())
+        };
+        // Both a summary and an error are valid results.
+        let _ = inspect_frames(&mut input, header.frame_length, skip);
+        assert!(OpenMessage::unlock(header, &SecretBytes::new(vec![0; 32])).is_err());
     }
 }
 

@@ -160,6 +160,7 @@ proptest! {
         for data in [data.as_slice(), text.as_bytes()] {
             bodies::objects(data);
             bodies::policy(data);
+            bodies::message(data);
             bodies::request(data);
             bodies::connection(data);
         }

@@ -1,11 +1,11 @@
-//! A Python environment with Huawei's official SDK, created once per machine.
+//! Python environments with the SDKs that the tests use, each created once per machine.
 #![allow(clippy::expect_used)] // test helpers
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Version of all three packages of the SDK.
+/// Version of all three packages of Huawei's SDK.
 const SDK: &str = "3.1.219";
 
 /// What pip prints if the package index is unreachable, as opposed to other failures.
@@ -17,19 +17,36 @@ const UNREACHABLE: [&str; 5] = [
     "Network is unreachable",
 ];
 
-/// Returns the interpreter of a virtual environment with `huaweicloudsdkcsms` and `huaweicloudsdkkms`.
+/// Version of the AWS Encryption SDK.
+const AWS: &str = "4.0.7";
+
+/// Returns the interpreter of a virtual environment with `huaweicloudsdkcsms` and `huaweicloudsdkkms`, or
+/// `None` if PyPI is unreachable.
+pub(crate) fn python() -> Option<PathBuf> {
+    let packages = ["core", "csms", "kms"].map(|part| format!("huaweicloudsdk{part}=={SDK}"));
+    environment(&format!("python-sdk-{SDK}"), &packages, "Huawei's SDK")
+}
+
+/// Returns the interpreter of a virtual environment with `aws-encryption-sdk`, or `None` if PyPI is unreachable.
+pub(crate) fn aws() -> Option<PathBuf> {
+    let packages = [format!("aws-encryption-sdk=={AWS}")];
+    let name = format!("python-aws-encryption-sdk-{AWS}");
+    environment(&name, &packages, "the AWS Encryption SDK")
+}
+
+/// Returns the interpreter of a virtual environment with these packages.
 ///
 /// The first test to call this creates it in `DEW_TEST_CACHE`, else `$XDG_CACHE_HOME/dew-provider`, else
 /// `~/.cache/dew-provider`; the others wait. Returns `None`, with a message on standard error, only if
 /// PyPI is unreachable; any other error fails the test.
 #[allow(clippy::print_stderr)] // a skipped test must not look like one that ran
-pub(crate) fn python() -> Option<PathBuf> {
+fn environment(name: &str, packages: &[String], shown: &str) -> Option<PathBuf> {
     let cache = cache_dir();
     fs::create_dir_all(&cache).expect("cannot create the test cache directory");
     let lock = File::create(cache.join("python-sdk.lock")).expect("cannot create the lock file");
     lock.lock().expect("cannot take the lock");
 
-    let home = cache.join(format!("python-sdk-{SDK}"));
+    let home = cache.join(name);
     let python = home.join("bin/python");
     let complete = home.join("complete");
     if complete.exists() {
@@ -52,7 +69,7 @@ pub(crate) fn python() -> Option<PathBuf> {
             "--disable-pip-version-check",
         ])
         .args(["--retries", "2", "--timeout", "20"])
-        .args(["core", "csms", "kms"].map(|part| format!("huaweicloudsdk{part}=={SDK}"))));
+        .args(packages));
     if !installed.status.success() {
         let text = text(&installed);
         assert!(
@@ -60,7 +77,7 @@ pub(crate) fn python() -> Option<PathBuf> {
             "pip install failed: {text}"
         );
         eprintln!(
-            "\n*** SKIPPED: PyPI is unreachable, so nothing is checked against Huawei's SDK ***\n"
+            "\n*** SKIPPED: PyPI is unreachable, so nothing is checked against {shown} ***\n"
         );
         return None;
     }
