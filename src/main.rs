@@ -50,6 +50,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "sim")]
         Command::Emulate(args) => cli::emulate::run(*args).await.map(|()| ExitCode::SUCCESS),
         Command::Kms(args) => cli::kms::run(*args).await.map(|()| ExitCode::SUCCESS),
+        Command::File(args) => cli::file::run(*args).await.map(|()| ExitCode::SUCCESS),
         Command::Lint(args) => cli::lint::run(&args),
         Command::Secret(args) => cli::secret::run(*args).await.map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => cli::serve::run(*args).await.map(|()| ExitCode::SUCCESS),

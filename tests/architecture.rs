@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 
 /// The parts, and what each may use in addition to itself and the parts below it. A file belongs to the
 /// part with the longest matching path.
-const PARTS: [(&str, &[&str]); 37] = [
+const PARTS: [(&str, &[&str]); 38] = [
     // Knows neither the cloud nor Kubernetes.
     ("util", &[]),
     ("proto", &[]),
@@ -68,6 +68,7 @@ const PARTS: [(&str, &[&str]); 37] = [
     ("cloud", &["telemetry", "util"]),
     // Encrypted files. Knows neither the cloud nor Kubernetes.
     ("envelope", &["util"]),
+    ("envelope/kms_keys", &["cloud", "envelope", "util"]),
     ("kube", &["class", "util"]),
     // What a SecretProviderClass says.
     ("class", &["cloud", "util"]),

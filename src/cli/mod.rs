@@ -9,6 +9,7 @@ pub mod demo;
 mod duration;
 #[cfg(feature = "sim")]
 pub mod emulate;
+pub mod file;
 mod input;
 pub mod kms;
 pub mod lint;
@@ -76,6 +77,8 @@ pub enum Command {
     Lint(lint::LintArgs),
     /// Create keys in KMS, and encrypt and decrypt small data with them
     Kms(Box<kms::KmsArgs>),
+    /// Encrypt, decrypt and inspect files of any size with keys of KMS
+    File(Box<file::FileArgs>),
     /// Create, read and list secrets in CSMS
     Secret(Box<secret::SecretArgs>),
 }

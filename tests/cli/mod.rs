@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::support::program::{run, text};
 
-const COMMANDS: [&str; 6] = ["serve", "demo", "emulate", "kms", "lint", "secret"];
+const COMMANDS: [&str; 7] = ["serve", "demo", "emulate", "file", "kms", "lint", "secret"];
 
 mod kms;
 

@@ -1,6 +1,7 @@
 //! Encrypted messages: what is written can be read, by the AWS Encryption SDK too, and nothing else can.
 
 mod changed;
+mod command;
 
 mod interoperable;
 mod keys;
