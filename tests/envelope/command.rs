@@ -9,6 +9,13 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use dew_provider::cloud::{
+    AccessKeys, Caller, Cloud, CloudConfig, Credentials, Kms as KmsClient, NewKey, Turn,
+};
+use dew_provider::sim::huawei::{Config, DEMO_ACCESS_KEY, DEMO_PROJECT, DEMO_SECRET_KEY, Emulator};
+use dew_provider::telemetry::metrics::CloudMetrics;
+use dew_provider::util::clock::{Clock, Jitter};
+use dew_provider::util::env::Env;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -402,4 +409,68 @@ async fn inspect_shows_a_message_without_a_call() {
     let error = world.fail("inspect sops").await;
     assert!(error.contains("not an encrypted message"), "{error}");
     assert!(world.here.calls().is_empty() && world.there.calls().is_empty());
+}
+
+/// The emulator checks signatures, keys and additional data as the service does.
+#[tokio::test]
+async fn keys_of_the_emulated_kms_open_a_file() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let emulator = Emulator::start(listener, Config::default(), Clock::system()).unwrap();
+    let url = emulator.url();
+    let config = CloudConfig {
+        csms_endpoint: Some(url.clone()),
+        ..CloudConfig::default()
+    };
+    let (env, jitter) = (Env::from_pairs::<String, String>([]), Jitter::from_system());
+    let cloud = Cloud::new(
+        config,
+        &env,
+        Clock::system(),
+        jitter,
+        CloudMetrics::default(),
+    )
+    .unwrap();
+    let keys = AccessKeys::new(DEMO_ACCESS_KEY, DEMO_SECRET_KEY, None, None);
+    let caller = Caller {
+        region: HERE.parse().unwrap(),
+        project: Some(DEMO_PROJECT.to_owned()),
+        credentials: Credentials::fixed(keys, "test"),
+        turn: Turn::default(),
+    };
+    let kms = KmsClient::new(cloud);
+    let deadline = || tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut given = Vec::new();
+    for alias in ["one", "two"] {
+        let new = NewKey {
+            alias: alias.to_owned(),
+            ..NewKey::default()
+        };
+        let id = kms.create_key(&caller, &new, deadline()).await.unwrap();
+        given.push(format!("{HERE}/{DEMO_PROJECT}/{id}"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("plain"), text(100_000)).unwrap();
+    let env = [
+        ("HUAWEICLOUD_SDK_AK", DEMO_ACCESS_KEY),
+        ("HUAWEICLOUD_SDK_SK", DEMO_SECRET_KEY),
+        ("DEW_CSMS_ENDPOINT", &url),
+    ];
+    let file = async |what, from: &str, to: &str, keys: &[String]| {
+        let (from, to) = (path(from), path(to));
+        let mut args = vec!["file", what, &from, &to];
+        args.extend(keys.iter().flat_map(|key| ["--key", key]));
+        let output = program::run(&args, &env, "").await;
+        (output.status.success(), program::text(&output))
+    };
+    let (good, shown) = file("encrypt", "plain", "sealed", &given).await;
+    assert!(good, "{shown}");
+    kms.disable_key(&caller, given[0].rsplit('/').next().unwrap(), deadline())
+        .await
+        .unwrap();
+    let (good, shown) = file("decrypt", "sealed", "opened", &given).await;
+    assert!(good, "{shown}");
+    assert_eq!(std::fs::read(path("opened")).unwrap(), text(100_000));
+    let (good, shown) = file("decrypt", "sealed", "opened", &given[..1]).await;
+    assert!(!good && shown.contains("KMS."), "{shown}");
 }
