@@ -49,6 +49,7 @@
 //! | [`cache`] | the secret versions cached on a node, and the leader's view of them |
 //! | [`cloud`] | the client for Huawei Cloud |
 //! | [`envelope`] | encrypted files: messages with their data key wrapped in the header |
+//! | [`envelope_sdk`] | messages of Huawei's Encryption SDK |
 //! | [`kube`] | what is read from and written to the API server |
 //! | [`lint`] | offline checks of manifests |
 //! | [`telemetry`] | logs and metrics |
@@ -83,6 +84,7 @@ pub mod cli;
 pub mod cloud;
 pub mod controller;
 pub mod envelope;
+pub mod envelope_sdk;
 pub mod kube;
 pub mod lint;
 pub mod node;

@@ -13,6 +13,7 @@ mod cloud;
 mod driver;
 mod emulator;
 mod envelope;
+mod envelope_sdk;
 mod faults;
 mod hostile;
 mod links;

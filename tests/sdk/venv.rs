@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 /// Version of all three packages of Huawei's SDK.
 const SDK: &str = "3.1.219";
 
+/// Version of the package that `tests/envelope_sdk/reader.py` needs.
+const CRYPTOGRAPHY: &str = "48.0.0";
+
 /// What pip prints if the package index is unreachable, as opposed to other failures.
 const UNREACHABLE: [&str; 5] = [
     "Failed to establish a new connection",
@@ -20,11 +23,14 @@ const UNREACHABLE: [&str; 5] = [
 /// Version of the AWS Encryption SDK.
 const AWS: &str = "4.0.7";
 
-/// Returns the interpreter of a virtual environment with `huaweicloudsdkcsms` and `huaweicloudsdkkms`, or
-/// `None` if PyPI is unreachable.
+/// Returns the interpreter of a virtual environment with `huaweicloudsdkcsms`, `huaweicloudsdkkms` and
+/// `cryptography`, or `None` if PyPI is unreachable.
 pub(crate) fn python() -> Option<PathBuf> {
-    let packages = ["core", "csms", "kms"].map(|part| format!("huaweicloudsdk{part}=={SDK}"));
-    environment(&format!("python-sdk-{SDK}"), &packages, "Huawei's SDK")
+    let sdk = ["core", "csms", "kms"].map(|part| format!("huaweicloudsdk{part}=={SDK}"));
+    let mut packages = sdk.to_vec();
+    packages.push(format!("cryptography=={CRYPTOGRAPHY}"));
+    let name = format!("python-sdk-{SDK}-{CRYPTOGRAPHY}");
+    environment(&name, &packages, "Huawei's SDK")
 }
 
 /// Returns the interpreter of a virtual environment with `aws-encryption-sdk`, or `None` if PyPI is unreachable.
@@ -116,7 +122,7 @@ fn the_official_sdk_is_installed() {
     let Some(python) = python() else { return };
     let imported = run(Command::new(python).args([
         "-c",
-        "import huaweicloudsdkcsms.v1, huaweicloudsdkkms.v2, huaweicloudsdkcore.signer.signer",
+        "import cryptography, huaweicloudsdkcsms.v1, huaweicloudsdkkms.v2, huaweicloudsdkcore.signer.signer",
     ]));
     assert!(imported.status.success(), "{}", text(&imported));
 }
