@@ -6,7 +6,8 @@ use super::algorithm::SdkAlgorithm;
 use super::cipher::{Cipher, IV, TAG, random};
 use super::context::SdkContext;
 use super::error::SdkError;
-use super::wrapped::{KeyInfo, WrappedDek};
+use super::wrapped::{SdkKeyInfo, WrappedDek};
+use crate::util::secret_bytes::SecretBytes;
 
 /// Largest header that is read, in bytes.
 pub const MAX_HEADER: usize = 64 * 1024;
@@ -75,6 +76,12 @@ impl SdkHeader {
     /// Length in bytes with the tag, and without the length that precedes the header in a file.
     pub fn length(&self) -> usize {
         self.authenticated.len() + 2 + HEADER_TAG
+    }
+
+    /// Whether this is the message's data key: the header's tag matches.
+    pub fn is_key(&self, dek: &SecretBytes) -> bool {
+        let cipher = Cipher::new(self.algorithm, dek.expose());
+        cipher.is_ok_and(|cipher| self.verify(&cipher).is_ok())
     }
 
     /// Makes a header and its tag.
@@ -203,7 +210,7 @@ impl SdkHeader {
             let provider = String::from_utf8(fields.bytes(length, "a provider")?);
             let provider = provider.map_err(|_| SdkError::header("provider", "it is not UTF-8"))?;
             let length = fields.byte("length of key information")?;
-            let info = KeyInfo::parse(&fields.bytes(length, "key information")?)?;
+            let info = SdkKeyInfo::parse(&fields.bytes(length, "key information")?)?;
             let length = fields.short("length of a wrapped key")?;
             let bytes = fields.bytes(length, "a wrapped key")?;
             wrapped.push(WrappedDek {

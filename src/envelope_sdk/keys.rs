@@ -9,7 +9,7 @@ use super::cipher::{Cipher, IV, TAG, random};
 use super::context::SdkContext;
 use super::error::SdkError;
 use super::header::SdkHeader;
-use super::wrapped::{KeyInfo, LOCAL_PROVIDER, WrappedDek};
+use super::wrapped::{LOCAL_PROVIDER, SdkKeyInfo, WrappedDek};
 use crate::util::secret_bytes::SecretBytes;
 
 /// Why there is no data key.
@@ -17,21 +17,23 @@ pub type KeyError = Box<dyn Error + Send + Sync>;
 
 /// A new data key and its wrapped forms.
 #[derive(Debug)]
-pub struct DataKey {
+pub struct SdkDataKey {
     /// The data key.
     pub dek: SecretBytes,
     /// The data key, wrapped by each key.
     pub wrapped: Vec<WrappedDek>,
+    /// Keys that did not wrap it, with the reason. They will not open the message.
+    pub left_out: Vec<String>,
 }
 
-/// Makes and unwraps data keys: KMS, or [`LocalKeys`].
+/// Makes and unwraps data keys: [`KmsKeys`](super::KmsKeys) or [`LocalKeys`].
 pub trait DataKeys {
     /// A new data key for a message with this context.
     fn wrap(
         &self,
         algorithm: SdkAlgorithm,
         context: &SdkContext,
-    ) -> impl Future<Output = Result<DataKey, KeyError>> + Send;
+    ) -> impl Future<Output = Result<SdkDataKey, KeyError>> + Send;
 
     /// The data key of a message.
     ///
@@ -76,7 +78,7 @@ impl LocalKeys {
         let tag = cipher.seal(iv, context.bytes(), &mut sealed, "a data key")?;
         Ok(WrappedDek {
             provider: LOCAL_PROVIDER.to_owned(),
-            info: KeyInfo::Unnamed,
+            info: SdkKeyInfo::Unnamed,
             wrapped: [&iv[..], &sealed, &tag].concat(),
         })
     }
@@ -99,14 +101,15 @@ impl DataKeys for LocalKeys {
         &self,
         algorithm: SdkAlgorithm,
         context: &SdkContext,
-    ) -> Result<DataKey, KeyError> {
+    ) -> Result<SdkDataKey, KeyError> {
         let bytes = random::<32>()?;
         let dek = SecretBytes::new(bytes[..algorithm.key_length()].to_vec());
         let wrapped = self.0.iter();
         let wrapped = wrapped.map(|cipher| Self::wrap_by(cipher, dek.expose(), context));
-        Ok(DataKey {
+        Ok(SdkDataKey {
             wrapped: wrapped.collect::<Result<_, _>>()?,
             dek,
+            left_out: Vec::new(),
         })
     }
 

@@ -10,7 +10,7 @@ use super::declaration::{Declaration, Meter};
 use super::error::SdkError;
 use super::header::{SdkForm, SdkHeader, read_up_to};
 use super::report::SdkReport;
-use super::wrapped::KeyInfo;
+use super::wrapped::SdkKeyInfo;
 use crate::util::secret_bytes::SecretBytes;
 
 /// Blocks whose IVs are remembered to notice copies: about 450 MiB of text in 7 MiB of memory.
@@ -114,8 +114,8 @@ impl<R: Read> SdkReader<R> {
 fn endpoints(header: &SdkHeader) -> Vec<String> {
     let infos = header.wrapped().iter().map(|key| &key.info);
     let endpoints = infos.filter_map(|info| match info {
-        KeyInfo::Discovery(discovery) => Some(discovery.endpoint.clone()),
-        KeyInfo::Unnamed => None,
+        SdkKeyInfo::Discovery(discovery) => Some(discovery.endpoint.clone()),
+        SdkKeyInfo::Unnamed => None,
     });
     let mut endpoints: Vec<_> = endpoints.filter(|text| !text.is_empty()).collect();
     endpoints.sort_unstable();

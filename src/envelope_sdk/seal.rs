@@ -10,7 +10,7 @@ use super::context::SdkContext;
 use super::declaration::{Declaration, Meter};
 use super::error::SdkError;
 use super::header::{SdkForm, SdkHeader, read_up_to};
-use super::keys::DataKey;
+use super::keys::SdkDataKey;
 
 /// Bytes of text in a block of a file message, as the SDK writes them.
 pub const BLOCK: usize = 1024;
@@ -34,7 +34,7 @@ impl SdkSealer {
     pub fn new(
         algorithm: SdkAlgorithm,
         context: SdkContext,
-        key: DataKey,
+        key: SdkDataKey,
     ) -> Result<Self, SdkError> {
         let cipher = Cipher::new(algorithm, key.dek.expose())?;
         let header = SdkHeader::new(algorithm, context, key.wrapped, &cipher)?;

@@ -16,14 +16,14 @@ pub struct WrappedDek {
     /// [`KMS_PROVIDER`] or [`LOCAL_PROVIDER`]; anything in a foreign message.
     pub provider: String,
     /// What the message says about the key.
-    pub info: KeyInfo,
+    pub info: SdkKeyInfo,
     /// The encrypted data key.
     pub wrapped: Vec<u8>,
 }
 
 /// What a message says about the key that wrapped a data key. Not authenticated until the data key is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyInfo {
+pub enum SdkKeyInfo {
     /// Nothing: the reader must try the keys that it has.
     Unnamed,
     /// Where the SDK's discovery would look for the key.
@@ -44,7 +44,7 @@ pub struct Discovery {
     pub endpoint: String,
 }
 
-impl KeyInfo {
+impl SdkKeyInfo {
     /// Parses the field of a header.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, SdkError> {
         let invalid = |problem: &str| SdkError::header("key information", problem);

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod interop;
+mod kms;
 mod roundtrip;
 mod vectors;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use dew_provider::envelope_sdk::{
-    DataKey, DataKeys, KeyError, LocalKeys, OpenLimits, SdkAlgorithm, SdkContext, SdkError,
+    DataKeys, KeyError, LocalKeys, OpenLimits, SdkAlgorithm, SdkContext, SdkDataKey, SdkError,
     SdkHeader, SdkReader, SdkReport, SdkSealer,
 };
 use dew_provider::util::secret_bytes::SecretBytes;
@@ -72,7 +73,7 @@ impl KnownDeks {
 }
 
 impl DataKeys for KnownDeks {
-    async fn wrap(&self, _: SdkAlgorithm, _: &SdkContext) -> Result<DataKey, KeyError> {
+    async fn wrap(&self, _: SdkAlgorithm, _: &SdkContext) -> Result<SdkDataKey, KeyError> {
         Err("the vectors wrap nothing".into())
     }
 

@@ -1,8 +1,8 @@
 //! What is written is read again.
 
 use dew_provider::envelope_sdk::{
-    DataKeys, Declaration, Discovery, KMS_PROVIDER, KeyInfo, OpenLimits, SdkAlgorithm, SdkContext,
-    SdkError, SdkForm, SdkReader, SdkSealer, WrappedDek,
+    DataKeys, Declaration, Discovery, KMS_PROVIDER, OpenLimits, SdkAlgorithm, SdkContext, SdkError,
+    SdkForm, SdkKeyInfo, SdkReader, SdkSealer, WrappedDek,
 };
 use proptest::prelude::*;
 
@@ -184,7 +184,7 @@ async fn keys_are_named_for_discovery_and_limits_hold() {
         .unwrap();
     let named = |endpoint: &str| WrappedDek {
         provider: KMS_PROVIDER.to_owned(),
-        info: KeyInfo::Discovery(Discovery {
+        info: SdkKeyInfo::Discovery(Discovery {
             key_id: "k".repeat(36),
             region: "ap-southeast-1".to_owned(),
             project: "p".repeat(32),
@@ -193,9 +193,10 @@ async fn keys_are_named_for_discovery_and_limits_hold() {
         wrapped: vec![1; 80],
     };
     let seal = |wrapped: Vec<WrappedDek>| {
-        let key = dew_provider::envelope_sdk::DataKey {
+        let key = dew_provider::envelope_sdk::SdkDataKey {
             dek: key.dek.clone(),
             wrapped,
+            left_out: Vec::new(),
         };
         SdkSealer::new(SdkAlgorithm::Aes256Gcm, context.clone(), key)
     };

@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use dew_provider::envelope_sdk::{
-    DataKeys, KeyInfo, LocalKeys, OpenLimits, SdkError, SdkForm, SdkReader,
+    DataKeys, LocalKeys, OpenLimits, SdkError, SdkForm, SdkKeyInfo, SdkReader,
 };
 use dew_provider::util::secret_bytes::SecretBytes;
 use ring::digest::{SHA256, digest};
@@ -38,8 +38,8 @@ async fn messages_of_the_official_sdk_are_opened() {
             .zip(vector["discovery_info"].as_array().unwrap())
         {
             match &key.info {
-                KeyInfo::Unnamed => assert!(info.is_null(), "{name}"),
-                KeyInfo::Discovery(named) => {
+                SdkKeyInfo::Unnamed => assert!(info.is_null(), "{name}"),
+                SdkKeyInfo::Discovery(named) => {
                     let named = [
                         &named.key_id,
                         &named.region,

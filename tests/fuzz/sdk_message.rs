@@ -3,7 +3,7 @@
 use std::io;
 
 use dew_provider::envelope_sdk::{
-    DataKey, OpenLimits, SdkContext, SdkHeader, SdkReader, SdkSealer,
+    OpenLimits, SdkContext, SdkDataKey, SdkHeader, SdkReader, SdkSealer,
 };
 use dew_provider::util::secret_bytes::SecretBytes;
 
@@ -11,9 +11,10 @@ const TEXT: &[u8] = b"some text";
 
 fn sealer_like(header: &SdkHeader) -> Option<(SdkSealer, SecretBytes)> {
     let dek = SecretBytes::new(vec![7; header.algorithm().key_length()]);
-    let key = DataKey {
+    let key = SdkDataKey {
         dek: dek.clone(),
         wrapped: header.wrapped().to_vec(),
+        left_out: Vec::new(),
     };
     let context = SdkContext::new(header.context().entries().to_vec()).ok()?;
     let sealer = SdkSealer::new(header.algorithm(), context, key).ok()?;
