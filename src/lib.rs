@@ -50,6 +50,7 @@
 //! | [`cloud`] | the client for Huawei Cloud |
 //! | [`envelope`] | encrypted files: messages with their data key wrapped in the header |
 //! | [`envelope_sdk`] | messages of Huawei's Encryption SDK |
+//! | [`signature`] | detached signatures of files |
 //! | [`kube`] | what is read from and written to the API server |
 //! | [`lint`] | offline checks of manifests |
 //! | [`telemetry`] | logs and metrics |
@@ -91,6 +92,7 @@ pub mod node;
 pub mod policy;
 pub mod proto;
 pub mod serve;
+pub mod signature;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod telemetry;

@@ -24,6 +24,7 @@ mod rotation;
 mod scale;
 mod sdk;
 mod serve;
+mod signature;
 mod socket;
 
 mod support;
