@@ -85,7 +85,7 @@ impl ErrorKind {
     }
 
     /// All kinds, for tests that iterate over them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Invalid,
         Self::NotFound,
         Self::Conflict,
