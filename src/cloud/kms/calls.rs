@@ -684,7 +684,8 @@ impl Kms {
             query: &[],
             body: body.into_bytes(),
             idempotent: operation.idempotent,
-            limiter: Some((self.0.limiter(), &caller.turn)),
+            limiter: self.0.limiter(),
+            turn: &caller.turn,
         };
         let signer = Signer {
             credentials: &caller.credentials,
