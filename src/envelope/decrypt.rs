@@ -1,12 +1,10 @@
 //! Reads a message.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use super::error::MessageError;
-use super::frame::{
-    FINAL_HEAD, FINAL_MARK, FRAME_HEAD, FrameLayout, check_final_head, check_frame_head,
-};
+use super::frame::{FrameLayout, expect_end, read_head};
 use super::header::{Header, cut_or_failed};
 use super::pipeline::{CHUNK, Chunk, Chunks, write_behind};
 use super::suite::{MessageKey, TAG_LEN};
@@ -167,26 +165,13 @@ impl OpenMessage {
         number: u32,
         chunk: &mut Chunk,
     ) -> Result<bool, MessageError> {
-        let place = || format!("frame {number}");
-        let mut head = [0; FINAL_HEAD];
-        let mut read = |buffer: &mut [u8]| {
-            input
-                .read_exact(buffer)
-                .map_err(|error| cut_or_failed(error, place))
-        };
-        read(&mut head[..FRAME_HEAD])?;
-        let is_final = head[..4] == FINAL_MARK.to_be_bytes();
-        let length = if is_final {
-            read(&mut head[FRAME_HEAD..])?;
-            check_final_head(&head, number, self.header.frame_length)?
-        } else {
-            check_frame_head(&head[..FRAME_HEAD], number)?;
-            self.header.frame_length
-        };
+        let (is_final, length) = read_head(input, number, self.header.frame_length)?;
         let start = chunk.len();
         let length = length as usize;
         chunk.resize(start + length + TAG_LEN, 0);
-        read(&mut chunk[start..])?;
+        input
+            .read_exact(&mut chunk[start..])
+            .map_err(|error| cut_or_failed(error, || format!("frame {number}")))?;
         if self
             .key
             .open(number, is_final, &mut chunk[start..])
@@ -206,17 +191,5 @@ impl OpenMessage {
 
     fn chunk_length(&self) -> usize {
         CHUNK.max(self.frame_room())
-    }
-}
-
-/// Checks that the input has ended.
-fn expect_end(input: &mut impl Read) -> Result<(), MessageError> {
-    loop {
-        match input.read(&mut [0]) {
-            Ok(0) => return Ok(()),
-            Ok(_) => return Err(MessageError::TrailingBytes),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(MessageError::Read(error)),
-        }
     }
 }

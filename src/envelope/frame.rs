@@ -3,11 +3,14 @@
 //! A frame is number (4 bytes), IV (12), ciphertext, tag (16). The final one is 0xFFFFFFFF (4), number (4),
 //! IV (12), length (4), ciphertext, tag (16).
 
+use std::io::{self, Read};
+
 use super::error::MessageError;
+use super::header::cut_or_failed;
 use super::suite::{IV_LEN, TAG_LEN, frame_iv};
 
 /// What stands in the place of a number before the final frame.
-pub(super) const FINAL_MARK: u32 = u32::MAX;
+const FINAL_MARK: u32 = u32::MAX;
 /// Bytes of a frame before its ciphertext.
 pub(super) const FRAME_HEAD: usize = 4 + IV_LEN;
 /// Bytes of the final frame before its ciphertext.
@@ -36,7 +39,7 @@ pub(super) fn final_head(number: u32, length: u32) -> [u8; FINAL_HEAD] {
 }
 
 /// Checks the head of the frame with this number.
-pub(super) fn check_frame_head(head: &[u8], number: u32) -> Result<(), MessageError> {
+fn check_frame_head(head: &[u8], number: u32) -> Result<(), MessageError> {
     if *head == frame_head(number) {
         Ok(())
     } else {
@@ -46,7 +49,7 @@ pub(super) fn check_frame_head(head: &[u8], number: u32) -> Result<(), MessageEr
 }
 
 /// Checks the head of the final frame with this number; returns the length of its text.
-pub(super) fn check_final_head(
+fn check_final_head(
     head: &[u8; FINAL_HEAD],
     number: u32,
     frame_length: u32,
@@ -61,6 +64,39 @@ pub(super) fn check_final_head(
         return Ok(length);
     };
     Err(MessageError::Frame { number, reason })
+}
+
+/// Reads the head of the frame with this number; returns whether it is the final one, and the length of its text.
+pub(super) fn read_head(
+    input: &mut impl Read,
+    number: u32,
+    frame_length: u32,
+) -> Result<(bool, u32), MessageError> {
+    let mut head = [0; FINAL_HEAD];
+    let mut read = |buffer: &mut [u8]| {
+        input
+            .read_exact(buffer)
+            .map_err(|error| cut_or_failed(error, || format!("frame {number}")))
+    };
+    read(&mut head[..FRAME_HEAD])?;
+    if head[..4] == FINAL_MARK.to_be_bytes() {
+        read(&mut head[FRAME_HEAD..])?;
+        return Ok((true, check_final_head(&head, number, frame_length)?));
+    }
+    check_frame_head(&head[..FRAME_HEAD], number)?;
+    Ok((false, frame_length))
+}
+
+/// Checks that the input has ended.
+pub(super) fn expect_end(input: &mut impl Read) -> Result<(), MessageError> {
+    loop {
+        match input.read(&mut [0]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => return Err(MessageError::TrailingBytes),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(MessageError::Read(error)),
+        }
+    }
 }
 
 /// The frames of a message, computed from the length of all of them.

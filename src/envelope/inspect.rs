@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::error::MessageError;
-use super::frame::{FINAL_HEAD, FINAL_MARK, FRAME_HEAD, check_final_head, check_frame_head};
+use super::frame::{expect_end, read_head};
 use super::header::cut_or_failed;
 use super::suite::TAG_LEN;
 
@@ -29,21 +29,7 @@ pub fn inspect_frames<R: Read>(
     let mut text_length = 0;
     loop {
         let place = || format!("frame {number}");
-        let mut head = [0; FINAL_HEAD];
-        let mut read = |buffer: &mut [u8]| {
-            input
-                .read_exact(buffer)
-                .map_err(|error| cut_or_failed(error, place))
-        };
-        read(&mut head[..FRAME_HEAD])?;
-        let is_final = head[..4] == FINAL_MARK.to_be_bytes();
-        let length = if is_final {
-            read(&mut head[FRAME_HEAD..])?;
-            check_final_head(&head, number, frame_length)?
-        } else {
-            check_frame_head(&head[..FRAME_HEAD], number)?;
-            frame_length
-        };
+        let (is_final, length) = read_head(input, number, frame_length)?;
         // The last byte is read: a seek would not notice the end of the file.
         let rest = u64::from(length) + TAG_LEN as u64 - 1;
         skip(input, rest).map_err(|error| cut_or_failed(error, place))?;
@@ -57,11 +43,7 @@ pub fn inspect_frames<R: Read>(
         }
         number = number.checked_add(1).ok_or(MessageError::TooLong)?;
     }
-    match input.read(&mut [0]) {
-        Ok(0) => {}
-        Ok(_) => return Err(MessageError::TrailingBytes),
-        Err(error) => return Err(MessageError::Read(error)),
-    }
+    expect_end(input)?;
     Ok(FrameSummary {
         frames: number,
         text_length,
