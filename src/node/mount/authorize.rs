@@ -27,6 +27,10 @@ const MAX_NAMED: usize = 20;
 /// Maximum size of their names, in bytes.
 const MAX_NAMES: usize = 2048;
 
+/// A request whose class, overrides and ServiceAccount have been checked.
+#[derive(Debug)]
+pub struct Admitted<'a>(&'a Request);
+
 /// An authorized request with its objects.
 #[derive(Debug)]
 pub struct Authorized<'a> {
@@ -64,32 +68,21 @@ impl Authorizer {
         }
     }
 
-    /// Authorizes a request, with a list that is at most `max_age` old and the policy as it is now.
+    /// Authorizes the objects of an admitted request, with a list that is at most `max_age` old and the policy as
+    /// it is now.
     ///
     /// # Errors
-    /// [`Reason::Denied`] if a secret or an override is not allowed; other reasons if the class or the
-    /// ServiceAccount cannot be read, or if the class is wrong.
+    /// [`Reason::Denied`] if a secret is not allowed; other reasons if the ServiceAccount cannot be read, or if the
+    /// class is wrong.
     pub async fn authorize<'a>(
         &self,
-        request: &'a Request,
+        Admitted(request): Admitted<'a>,
         objects: Arc<Objects>,
         max_age: Duration,
     ) -> Result<Authorized<'a>, MountError> {
-        match (&self.kube, self.mode) {
-            (Some((classes, accounts)), mode) => {
-                check_overrides(classes, request).await?;
-                if mode != AllowListMode::Off {
-                    self.check_list(accounts, request, &objects, max_age)
-                        .await?;
-                }
-            }
-            (None, AllowListMode::Off) => {}
-            (None, AllowListMode::Required | AllowListMode::IfPresent) => {
-                return Err(MountError::new(
-                    Reason::Internal,
-                    "ServiceAccounts cannot be read without a connection to Kubernetes",
-                ));
-            }
+        if let (Some((_, accounts)), true) = (&self.kube, self.mode != AllowListMode::Off) {
+            self.check_list(accounts, request, &objects, max_age)
+                .await?;
         }
         // Last, so that no wait comes between the policy and the answer.
         self.check_policy(request, &objects)?;
@@ -128,23 +121,20 @@ impl Authorizer {
             return Ok(Ok(()));
         }
         let (namespace, name) = (&pod.namespace, &pod.service_account);
-        let verdict = match accounts.recent(namespace, name, max_age, deadline).await {
-            Ok(list) => self.check_names(&list, pod, class, secrets),
-            Err(error @ KubeError::NotFound(_)) => Err(from_kube(error)),
-            Err(error) => return Err(error),
+        let judge = |read: Result<Arc<AllowList>, KubeError>| match read {
+            Ok(list) => Ok(self.check_names(&list, pod, class, secrets)),
+            Err(error @ KubeError::NotFound(_)) => Ok(Err(from_kube(error))),
+            Err(error) => Err(error),
         };
+        let verdict = judge(accounts.recent(namespace, name, max_age, deadline).await)?;
         if verdict.is_ok() || !confirm {
             return Ok(verdict);
         }
         // What the API server has cached may be older than the list with which the volume was mounted.
-        match accounts
+        let newest = accounts
             .list(namespace, name, RECHECK_AFTER, deadline)
-            .await
-        {
-            Ok((list, _)) => Ok(self.check_names(&list, pod, class, secrets)),
-            Err(error @ KubeError::NotFound(_)) => Ok(Err(from_kube(error))),
-            Err(error) => Err(error),
-        }
+            .await;
+        judge(newest.map(|(list, _)| list))
     }
 
     /// Checks the policy for all objects, in the region and in the failover region.
@@ -194,13 +184,23 @@ impl Authorizer {
     }
 
     /// Checks what does not depend on the list of objects, so that no list is parsed of a pod without a class or a
-    /// ServiceAccount.
+    /// ServiceAccount, or that overrides what it may not.
     ///
     /// # Errors
-    /// As [`Authorizer::authorize`], which checks it again.
-    pub async fn admit(&self, request: &Request, max_age: Duration) -> Result<(), MountError> {
+    /// [`Reason::Denied`] for an override; other reasons if the class or the ServiceAccount cannot be read.
+    pub async fn admit<'a>(
+        &self,
+        request: &'a Request,
+        max_age: Duration,
+    ) -> Result<Admitted<'a>, MountError> {
         let Some((classes, accounts)) = &self.kube else {
-            return Ok(());
+            return match self.mode {
+                AllowListMode::Off => Ok(Admitted(request)),
+                AllowListMode::Required | AllowListMode::IfPresent => Err(MountError::new(
+                    Reason::Internal,
+                    "ServiceAccounts cannot be read without a connection to Kubernetes",
+                )),
+            };
         };
         check_overrides(classes, request).await?;
         if self.mode != AllowListMode::Off {
@@ -216,7 +216,7 @@ impl Authorizer {
                 .await
                 .map_err(from_kube)?;
         }
-        Ok(())
+        Ok(Admitted(request))
     }
 
     async fn check_list(
@@ -227,7 +227,6 @@ impl Authorizer {
         mut max_age: Duration,
     ) -> Result<(), MountError> {
         let pod = &request.pod;
-        check_account(request)?;
         let secrets: Vec<_> = objects.list.iter().map(|o| o.name.as_str()).collect();
         loop {
             let (list, age) = accounts

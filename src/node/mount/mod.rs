@@ -104,11 +104,14 @@ impl Pipeline {
         let parameters = &request.parameters;
 
         let max_age = freshness::authorization(mounted.as_deref(), self.interval);
-        self.authorizer.admit(request, max_age).await?;
+        let admitted = self.authorizer.admit(request, max_age).await?;
 
         let (objects, _share) = self.objects.get(request).await?;
 
-        let authorized = self.authorizer.authorize(request, objects, max_age).await?;
+        let authorized = self
+            .authorizer
+            .authorize(admitted, objects, max_age)
+            .await?;
 
         let settings = self.volumes.settings(parameters);
         let same = mounted.as_deref().filter(|m| m.settings == settings);
