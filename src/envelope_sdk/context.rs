@@ -15,7 +15,7 @@ pub struct SdkContext {
 
 impl SdkContext {
     /// A context in the order in which the SDK serializes it: by value in UTF-16 order, then as a `HashMap`
-    /// iterates. The SDK builds the context anew when it decrypts, so it opens no other order.
+    /// iterates. The SDK rebuilds the context when it decrypts, so it opens no other order.
     pub fn new(entries: impl IntoIterator<Item = (String, String)>) -> Result<Self, SdkError> {
         let mut entries: Vec<_> = entries.into_iter().collect();
         let count = entries.len();

@@ -26,7 +26,7 @@ pub struct SdkDataKey {
     pub left_out: Vec<String>,
 }
 
-/// Makes and unwraps data keys: [`KmsKeys`](super::KmsKeys) or [`LocalKeys`].
+/// Makes and unwraps data keys: [`SdkKmsKeys`](super::SdkKmsKeys) or [`LocalKeys`].
 pub trait DataKeys {
     /// A new data key for a message with this context.
     fn wrap(

@@ -20,14 +20,14 @@ const MAX_CALLS: usize = 16;
 
 /// A key of KMS, and who uses it where.
 #[derive(Clone, Debug)]
-pub struct KmsKey {
+pub struct SdkKmsKey {
     /// Credentials, region and project.
     pub caller: Caller,
     /// ID of the key.
     pub key_id: String,
 }
 
-impl KmsKey {
+impl SdkKmsKey {
     fn failed(&self, error: &ApiError) -> String {
         format!("{} in {}: {error}", self.key_id, self.caller.region)
     }
@@ -35,17 +35,17 @@ impl KmsKey {
 
 /// Data keys that KMS makes and unwraps, by the calls of the official SDK.
 #[derive(Clone, Debug)]
-pub struct KmsKeys {
+pub struct SdkKmsKeys {
     kms: Kms,
-    keys: Vec<KmsKey>,
+    keys: Vec<SdkKmsKey>,
     needed: usize,
     call_timeout: Duration,
 }
 
-impl KmsKeys {
+impl SdkKmsKeys {
     /// The keys that may be used, nearest first, and how long a call may take with its retries. No other key
     /// and no endpoint of a message is ever used.
-    pub fn new(kms: Kms, keys: Vec<KmsKey>, call_timeout: Duration) -> Self {
+    pub fn new(kms: Kms, keys: Vec<SdkKmsKey>, call_timeout: Duration) -> Self {
         Self {
             kms,
             needed: keys.len(),
@@ -54,7 +54,7 @@ impl KmsKeys {
         }
     }
 
-    /// Lets [`KmsKeys::wrap`](DataKeys::wrap) succeed when this many keys wrapped the data key. By default all
+    /// Lets [`SdkKmsKeys::wrap`](DataKeys::wrap) succeed when this many keys wrapped the data key. By default all
     /// must, as with the SDK.
     pub fn with_needed(self, needed: usize) -> Self {
         let needed = needed.clamp(1, self.keys.len().max(1));
@@ -81,7 +81,7 @@ impl KmsKeys {
         (None, failed)
     }
 
-    async fn wrap_by(&self, key: &KmsKey, dek: &SecretBytes) -> Result<WrappedDek, String> {
+    async fn wrap_by(&self, key: &SdkKmsKey, dek: &SecretBytes) -> Result<WrappedDek, String> {
         // No additional authenticated data: the SDK sends none when it unwraps.
         let wrapped =
             self.kms
@@ -100,7 +100,7 @@ impl KmsKeys {
     }
 }
 
-impl DataKeys for KmsKeys {
+impl DataKeys for SdkKmsKeys {
     async fn wrap(&self, algorithm: SdkAlgorithm, _: &SdkContext) -> Result<SdkDataKey, KeyError> {
         let (dek, failed) = self.create(algorithm).await;
         let failure = |failed: Vec<String>| -> KeyError {

@@ -66,7 +66,7 @@ pub use declaration::{Declaration, LENGTH_KEY, SHA256_KEY};
 pub use error::SdkError;
 pub use header::{MAX_HEADER, SdkForm, SdkHeader};
 pub use keys::{DataKeys, KeyError, LocalKeys, SdkDataKey};
-pub use kms_keys::{KmsKey, KmsKeys};
+pub use kms_keys::{SdkKmsKey, SdkKmsKeys};
 pub use open::{OpenLimits, SdkReader};
 pub use report::SdkReport;
 pub use seal::{BLOCK, SdkSealer};

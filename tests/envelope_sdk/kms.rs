@@ -10,7 +10,7 @@ use dew_provider::cloud::{
     AccessKeys, Caller, Cloud, CloudConfig, Credentials, Dial, Kms, Socket, Turn,
 };
 use dew_provider::envelope_sdk::{
-    DataKeys, KmsKey, KmsKeys, SdkAlgorithm, SdkContext, SdkDataKey, SdkReader, SdkSealer,
+    DataKeys, SdkAlgorithm, SdkContext, SdkDataKey, SdkKmsKey, SdkKmsKeys, SdkReader, SdkSealer,
 };
 use dew_provider::telemetry::metrics::CloudMetrics;
 use dew_provider::util::clock::{Clock, Jitter};
@@ -172,7 +172,7 @@ fn unwrap(master: &[u8], wrapped: &[u8]) -> Option<Vec<u8>> {
     dek.ok().map(|dek| dek.to_vec())
 }
 
-fn keys(kms: &StandIn, regions: &[usize]) -> KmsKeys {
+fn keys(kms: &StandIn, regions: &[usize]) -> SdkKmsKeys {
     let config = CloudConfig {
         kms_endpoint: Some("http://kms.{region}.test".to_owned()),
         ..CloudConfig::emulated("http://unused.test")
@@ -180,7 +180,7 @@ fn keys(kms: &StandIn, regions: &[usize]) -> KmsKeys {
     let clock = Clock::from_tokio("2026-01-02T03:04:05Z".parse().unwrap());
     let (env, metrics) = (Env::default(), CloudMetrics::default());
     let cloud = Cloud::with_dial(config, &env, clock, Jitter::seeded(1), metrics, kms.dial());
-    let key = |region: &usize| KmsKey {
+    let key = |region: &usize| SdkKmsKey {
         caller: Caller {
             region: REGIONS[*region].parse().unwrap(),
             project: Some("p1".to_owned()),
@@ -190,7 +190,7 @@ fn keys(kms: &StandIn, regions: &[usize]) -> KmsKeys {
         key_id: kms.0.keys[*region].0.clone(),
     };
     let keys = regions.iter().map(key).collect();
-    KmsKeys::new(Kms::new(cloud.unwrap()), keys, Duration::from_secs(10))
+    SdkKmsKeys::new(Kms::new(cloud.unwrap()), keys, Duration::from_secs(10))
 }
 
 #[tokio::test(start_paused = true)]
