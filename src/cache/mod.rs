@@ -12,5 +12,5 @@ mod snapshot;
 pub use entries::{CachedVersion, VersionStamp};
 pub use key::CacheKey;
 pub use leader_view::{ResolvedVersion, Revision, SecretRef, SyncStatus};
-pub use secret_cache::{LastGood, SecretCache, SecretStatus};
+pub use secret_cache::{LastGood, NOT_FOUND_AGAIN_AFTER, SecretCache, SecretStatus};
 pub use snapshot::{SnapshotDirError, SnapshotFile};

@@ -14,7 +14,7 @@ use crate::cloud::{ApiError, ErrorKind};
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest time.
 const LONGEST: Duration = Duration::from_secs(20);
-/// A secret that nobody asked for in this time after its last "not found" begins anew.
+/// A secret that nobody asked for in this time after its last "not found" starts again at [`FIRST`].
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of rejections that are remembered.
 const MAX: usize = 4096;

@@ -36,7 +36,7 @@ const STAGE_HOLDER_VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a failed fetch counts as a known outage.
 const OUTAGE_KNOWN_FOR: Duration = Duration::from_secs(10);
 /// The second "not found" counts only this long after the first, so that it is another answer.
-const NOT_FOUND_AGAIN_AFTER: Duration = Duration::from_secs(5);
+pub const NOT_FOUND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Extra time in which a call can report its own timeout, with a better message than that of the wait.
 const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
 
@@ -700,7 +700,7 @@ impl CacheShared {
         entry.doubted = state.entries.contradicts(is_of_secret, seen);
         let saved = saved_key.and_then(|key| state.entries.remove(&key));
         let users = (saved.iter().flat_map(CacheEntry::users).cloned())
-            .chain(caller.turn.tenants_that(|_| true))
+            .chain(caller.turn.names())
             .collect();
         let old = state.entries.insert(key, entry, users);
         state.entries.shrink(self.max_bytes);

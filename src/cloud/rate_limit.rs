@@ -61,8 +61,8 @@ impl Turn {
     }
 
     /// The names of the tenants.
-    pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.tenants().iter().cloned().collect()
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.tenants_that(|_| true)
     }
 
     /// Those of its tenants for whom `is_wanted` holds.

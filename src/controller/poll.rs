@@ -54,8 +54,9 @@ pub(super) struct PollOutcome {
     pub(super) written: Vec<(SecretRevisionSpec, SecretRevisionStatus)>,
     /// The causes of new failures, for Events about the classes.
     pub(super) failing: Vec<String>,
-    /// Whether a SecretRevision could not be written.
-    pub(super) write_failed: bool,
+    /// Whether the poll has to be repeated soon: a SecretRevision could not be written, or the rate limit left no room
+    /// to ask.
+    pub(super) is_incomplete: bool,
 }
 
 impl Poll {
@@ -85,7 +86,7 @@ impl Poll {
             followed,
             written: Vec::new(),
             failing: Vec::new(),
-            write_failed: false,
+            is_incomplete: false,
         };
         let now = self.clock.now().to_string();
         self.publish(outcome, resolutions, now).await
@@ -107,7 +108,7 @@ impl Poll {
                 .as_ref()
                 .is_err_and(|error| error.kind == ErrorKind::RateLimited)
             {
-                outcome.write_failed = true;
+                outcome.is_incomplete = true;
                 continue;
             }
             // Of a secret that was never found, nothing is published.
@@ -142,7 +143,7 @@ impl Poll {
                 Ok(()) => outcome.written.push((spec.clone(), status)),
                 Err(error) => {
                     warn!(error, secret, "could not write a SecretRevision");
-                    outcome.write_failed = true;
+                    outcome.is_incomplete = true;
                 }
             }
         }

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::plan::{Followed, PlannedSecret, SecretId};
-use crate::cache::ResolvedVersion;
+use crate::cache::{NOT_FOUND_AGAIN_AFTER, ResolvedVersion};
 use crate::cloud::{ApiError, ErrorKind};
 use crate::kube::{
     Access, Condition, KubeError, SecretRevision, SecretRevisionSpec, SecretRevisionStatus,
@@ -28,9 +28,6 @@ const CONFIRMED: &str = "Confirmed";
 /// The reason after the first poll that did not find a secret whose version is known. Nodes act on the second,
 /// because one such answer may be a mistake.
 const NOT_FOUND_ONCE: &str = "NotFoundOnce";
-
-/// The second "not found" counts only this long after the first, so that it is another answer.
-const NOT_FOUND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The published SecretRevisions by name.
 pub(super) type Published = HashMap<String, (SecretRevisionSpec, SecretRevisionStatus)>;

@@ -29,8 +29,8 @@ const ALLOW_LISTS_READY_WITHIN: Duration = Duration::from_secs(60);
 const PLAN_AGAIN: Duration = Duration::from_secs(5);
 /// Changes of classes and pods within this time lead to one new plan.
 const PLAN_DELAY: Duration = Duration::from_millis(500);
-/// The wait before the next poll of a secret whose SecretRevision could not be written.
-const WRITE_RETRY: Duration = Duration::from_secs(5);
+/// The wait before the next poll of a secret if the last one was incomplete, or panicked.
+const INCOMPLETE_RETRY: Duration = Duration::from_secs(5);
 /// The longest wait before a second poll says whether a secret is really gone.
 const CONFIRM_AFTER: Duration = Duration::from_secs(60);
 /// The leader deletes the SecretRevision of a secret that no pod has followed for this long.
@@ -223,7 +223,7 @@ impl Scheduler<'_> {
         if let Some(secret) = id.and_then(|id| self.secrets.get_mut(&id)) {
             secret.in_flight = false;
             secret.confirmed = false;
-            secret.due = Instant::now() + WRITE_RETRY;
+            secret.due = Instant::now() + INCOMPLETE_RETRY;
         }
     }
 
@@ -244,7 +244,7 @@ impl Scheduler<'_> {
         waiting.map(|secret| secret.due).min()
     }
 
-    /// Plans anew, and returns the time until the next plan if nothing changes.
+    /// Plans again, and returns the time until the next plan if nothing changes.
     async fn plan(&mut self) -> Duration {
         let context = self.context;
         let Plan {
@@ -476,7 +476,7 @@ impl Scheduler<'_> {
             return;
         };
         secret.in_flight = false;
-        secret.confirmed = !outcome.write_failed;
+        secret.confirmed = !outcome.is_incomplete;
         secret.is_published |= has_written;
         secret.missing = if outcome.rejected && !secret.is_published {
             secret.missing + 1
@@ -485,8 +485,8 @@ impl Scheduler<'_> {
         };
         let interval = secret.planned.interval;
         secret.due = now
-            + if outcome.write_failed {
-                WRITE_RETRY
+            + if outcome.is_incomplete {
+                INCOMPLETE_RETRY
             } else if !outcome.followed.iter().eq(secret.planned.followed.keys()) {
                 // The plan changed during the poll.
                 Duration::ZERO

@@ -67,10 +67,3 @@ pub struct Object {
     /// Whether a secret or value that does not exist is left out instead of failing the mount.
     pub optional: bool,
 }
-
-impl Object {
-    /// Whether JMESPath expressions select files of it.
-    pub fn has_expressions(&self) -> bool {
-        matches!(&self.content, Content::Whole { extracts, .. } if !extracts.is_empty())
-    }
-}
